@@ -1,0 +1,1 @@
+"""What you submit: each module parses a config, calls one pipeline and reports."""

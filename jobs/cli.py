@@ -1,0 +1,86 @@
+"""From a frozen dataclass to a command line and a YAML file, and from an error to one sentence."""
+
+import sys
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import wraps
+from typing import TypeVar
+
+import jsonargparse
+from jsonargparse import DefaultHelpFormatter
+
+from pipelines.errors import InputError
+
+Config = TypeVar("Config")
+
+EXIT_BAD_INPUT = 2
+
+jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+def parse(
+    config_class: type[Config],
+    description: str | None,
+    positional: str | None = None,
+    args: Sequence[str] | None = None,
+) -> Config:
+    """Read a config from the command line and from the YAML file named with `--config`.
+
+    Every field is a flag of the same name and a key of the YAML file; a flag wins over the file.
+    The field named by `positional` is given without a flag. A field's docstring is its help.
+
+    Raises:
+        InputError: an unknown flag, a value of the wrong type, or one the config refuses.
+    """
+    parser = jsonargparse.ArgumentParser(
+        prog=f"python -m {_module_name()}",
+        description=description,
+        formatter_class=_HelpFormatter,
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of these flags")
+    if positional:
+        parser.add_argument(positional, nargs="?", default="")
+    parser.add_class_arguments(
+        config_class, as_group=False, skip={positional} if positional else set()
+    )
+    args = sys.argv[1:] if args is None else args
+    try:
+        values = parser.parse_args(_spell_out_switches(config_class, args)).as_dict()
+        del values["config"]
+        return config_class(**values)
+    except (jsonargparse.ArgumentError, ValueError, TypeError) as error:
+        message = " ".join(str(error).split())
+        raise InputError(
+            f"{message} (python -m {_module_name()} --help lists the flags)"
+        ) from error
+
+
+class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Keeps the lines of a job's docstring, whose commands are there to be copied."""
+
+
+def exit_on_input_error(main: Callable[[], None]) -> Callable[[], None]:
+    """Make bad input one sentence on stderr and exit code 2; anything else keeps its traceback."""
+
+    @wraps(main)
+    def guarded() -> None:
+        try:
+            main()
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(EXIT_BAD_INPUT)
+
+    return guarded
+
+
+def _module_name() -> str:
+    spec = sys.modules["__main__"].__spec__
+    return spec.name if spec else "jobs"
+
+
+def _spell_out_switches(config_class: type, args: Sequence[str]) -> list[str]:
+    """A bare `--all_runs` means true; jsonargparse wants `--all_runs=true`."""
+    switches = {f"--{field.name}" for field in fields(config_class) if field.type is bool}
+    return [f"{arg}=true" if arg in switches else arg for arg in args]

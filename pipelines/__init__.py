@@ -1,0 +1,1 @@
+"""Ray and Arrow meet the detector."""

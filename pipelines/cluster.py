@@ -1,0 +1,90 @@
+"""Connect to Ray: the cluster a submitted job runs in, or a local Ray on a laptop."""
+
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+
+import ray
+import ray.data
+
+from pipelines.errors import InputError
+
+
+def connect() -> None:
+    """Join the cluster of RAY_ADDRESS, or start a local Ray; keep what this process has already.
+
+    Ray's usage statistics are off. Its token authentication is left as Ray has it, which is on.
+    """
+    _quieten()
+    if ray.is_initialized():
+        return
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        # One more CPU than there are cores: Ray's CPUs are tickets, and the stages that fetch and
+        # write wait for the network most of the time. Without it they would starve, since every
+        # core is held by an actor.
+        ray.init(
+            address="local",
+            num_cpus=(os.cpu_count() or 1) + 1,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+
+
+def _quieten() -> None:
+    """Leave the terminal to our own progress and to errors; Ray Data's log file keeps the rest."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for handler in logging.getLogger("ray.data").handlers:
+        if handler.name == "console":
+            handler.setLevel(logging.ERROR)
+    # Until 2.64 this is the only way to bound how often an actor is restarted.
+    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+
+
+def resources() -> tuple[int, float]:
+    """(CPUs, GPUs) of the cluster."""
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(found.get("CPU", 0)), found.get("GPU", 0.0)
+
+
+@dataclass(frozen=True)
+class ActorPlan:
+    """How many actors run, and what each one reserves."""
+
+    num_actors: int
+    cpus: int
+    """Cores for decoding, and for the model where there is no GPU."""
+    gpus: float
+
+
+def plan_actors(
+    cluster_cpus: int, cluster_gpus: float, num_actors: int | None, gpus_per_actor: float | None
+) -> ActorPlan:
+    """Share a cluster out among the detectors, one core kept free for fetching and writing.
+
+    With GPUs, one actor per `gpus_per_actor` and the cores divided among them. Without, one actor
+    per core: two processes of one thread each beat one process of two.
+
+    Raises:
+        InputError: the cluster can never hold these actors; Ray would wait for ever.
+    """
+    gpus = (1.0 if cluster_gpus else 0.0) if gpus_per_actor is None else gpus_per_actor
+    spare_cpus = max(1, cluster_cpus - 1)
+    if num_actors is None:
+        num_actors = max(1, int(cluster_gpus / gpus)) if gpus else spare_cpus
+    plan = ActorPlan(num_actors, max(1, spare_cpus // num_actors), gpus)
+    if num_actors > spare_cpus:
+        raise InputError(
+            f"num_actors={num_actors} needs {num_actors + 1} CPUs (one each, one for fetching and "
+            f"writing) and Ray has {cluster_cpus}: give --num_actors {spare_cpus} or fewer"
+        )
+    if num_actors * gpus > cluster_gpus:
+        raise InputError(
+            f"num_actors={num_actors} with gpus_per_actor={gpus} needs {num_actors * gpus:g} GPUs "
+            f"and Ray has {cluster_gpus:g}: give fewer of either"
+        )
+    return plan

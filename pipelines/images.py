@@ -1,0 +1,135 @@
+"""From the bytes of an image file to pixels, and everything that can be wrong with them.
+
+This is the one decoder of training, evaluation and labelling.
+"""
+
+import io
+import warnings
+from enum import StrEnum
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Pixels = npt.NDArray[np.uint8]
+"""(H, W, 3) BGR, as cv2 has it, after EXIF orientation."""
+
+# PIL only reads headers here: the limit on pixels is ours, and odd EXIF is not our business.
+Image.MAX_IMAGE_PIXELS = None
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class ErrorKind(StrEnum):
+    """Why an image could not be labelled; the values of `images.error_kind`."""
+
+    GONE = "gone"
+    DENIED = "denied"
+    CHANGED = "changed"
+    IO_ERROR = "io_error"
+    EMPTY_OBJECT = "empty_object"
+    TOO_LARGE = "too_large"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    NOT_AN_IMAGE = "not_an_image"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    OUT_OF_MEMORY = "out_of_memory"
+    CRASHED = "crashed"
+
+
+class ImageError(Exception):
+    """One image cannot be labelled. It costs one row, so it is returned rather than raised far."""
+
+    def __init__(self, kind: ErrorKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def decode_image(data: bytes, max_pixels: int) -> Pixels:
+    """(H, W, 3) BGR pixels of an image file, the first frame where it has several.
+
+    EXIF orientation is applied; grey, palette, CMYK and 16-bit become 8-bit BGR, alpha is dropped.
+
+    Raises:
+        ImageError: it cannot be decoded, or its header announces more than `max_pixels`.
+    """
+    if not data:
+        raise ImageError(ErrorKind.EMPTY_OBJECT, "zero bytes")
+    width, height = read_size(data)
+    # A 49 KB PNG can announce 20,000 x 20,000 px: refuse it before cv2 allocates 1.2 GB for it.
+    if width * height > max_pixels:
+        raise ImageError(
+            ErrorKind.TOO_MANY_PIXELS, f"{width} x {height} px: more than max_pixels={max_pixels}"
+        )
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except MemoryError as error:
+        raise ImageError(ErrorKind.OUT_OF_MEMORY, f"decoding {width} x {height} px") from error
+    except cv2.error as error:
+        kind = ErrorKind.OUT_OF_MEMORY if error.code == cv2.Error.StsNoMem else ErrorKind.CORRUPT
+        raise ImageError(kind, error.err) from error
+    if pixels is None:
+        raise _undecodable(data)
+    return pixels.astype(np.uint8, copy=False)
+
+
+def read_size(data: bytes) -> tuple[int, int]:
+    """(width, height) in pixels from the header alone, before EXIF orientation.
+
+    Raises:
+        ImageError: the header is not that of an image, or is damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
+    except Exception as error:  # PIL's plugins raise whatever their parsing meets
+        raise _undecodable(data) from error
+
+
+_MAGIC = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF8": "GIF",
+    b"RIFF": "WebP",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}
+_UNSUPPORTED_MAGIC = {
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"8BPS": "Photoshop",
+    b"<svg": "SVG",
+}
+_UNSUPPORTED_BRANDS = {b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis", b"avif"}
+
+
+def _undecodable(data: bytes) -> ImageError:
+    """What is wrong with bytes that do not decode, by the marks of their own format."""
+    image_format = next((name for magic, name in _MAGIC.items() if data.startswith(magic)), None)
+    if image_format:
+        if _is_cut_short(data, image_format):
+            return ImageError(ErrorKind.TRUNCATED, f"{image_format} without its end")
+        return ImageError(ErrorKind.CORRUPT, f"{image_format} that does not decode")
+    for magic, name in _UNSUPPORTED_MAGIC.items():
+        if data.startswith(magic):
+            return ImageError(ErrorKind.UNSUPPORTED_FORMAT, f"{name} is not supported")
+    if data[4:8] == b"ftyp" and data[8:12] in _UNSUPPORTED_BRANDS:
+        return ImageError(ErrorKind.UNSUPPORTED_FORMAT, f"{data[8:12].decode()} is not supported")
+    return ImageError(ErrorKind.NOT_AN_IMAGE, f"starts with {data[:16]!r}")
+
+
+def _is_cut_short(data: bytes, image_format: str) -> bool:
+    match image_format:
+        case "JPEG":
+            return not data.rstrip(b"\0").endswith(b"\xff\xd9")
+        case "PNG":
+            return b"IEND" not in data[-64:]
+        case "GIF":
+            return not data.rstrip(b"\0").endswith(b";")
+        case "WebP":
+            return int.from_bytes(data[4:8], "little") + 8 > len(data)
+        case "BMP":
+            return int.from_bytes(data[2:6], "little") > len(data)
+    return False

@@ -1,0 +1,242 @@
+"""SQL over the tables: the views `images`, `detections` and `runs`, by DuckDB on Arrow datasets.
+
+Filters and column choices reach the Parquet files, and a filter on `date` or `run` leaves whole
+files unopened. A user's SQL sees these views and nothing else: no files, no network, no settings.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from pipelines.errors import InputError
+from pipelines.runs import COMPLETE
+from pipelines.schema import DETECTIONS, IMAGES
+from pipelines.storage import STORAGE_ERRORS, Folder
+
+_PARTITION = [pa.field("date", pa.date32()), pa.field("run", pa.string())]
+
+_TIME = pa.timestamp("us", tz="UTC")
+RUNS = pa.schema(
+    [
+        pa.field("run", pa.string()),
+        pa.field("status", pa.string()),
+        pa.field("date", pa.date32()),
+        pa.field("started_at", _TIME),
+        pa.field("finished_at", _TIME),
+        pa.field("source", pa.string()),
+        pa.field("listed", pa.int64()),
+        pa.field("duplicates", pa.int64()),
+        pa.field("labelled", pa.int64()),
+        pa.field("empty", pa.int64()),
+        pa.field("failed", pa.int64()),
+        pa.field("failed_by_kind", pa.map_(pa.string(), pa.int64())),
+        pa.field("detections", pa.int64()),
+        pa.field("images_per_second", pa.float64()),
+        pa.field("weights_uri", pa.string()),
+        pa.field("weights_sha256", pa.string()),
+        pa.field("preset", pa.string()),
+        pa.field("input_size", pa.list_(pa.int32())),
+        pa.field("score_threshold", pa.float64()),
+        pa.field("nms_threshold", pa.float64()),
+        pa.field("code_version", pa.string()),
+        pa.field("attempts", pa.int64()),
+        pa.field("stage_seconds", pa.map_(pa.string(), pa.float64())),
+        pa.field("package_versions", pa.map_(pa.string(), pa.string())),
+        pa.field("record", pa.string()),
+    ]
+)
+"""The view `runs`. What a record lacks is null; `record` is the whole of it, as JSON."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a query sees of a table: the rows of some of its runs."""
+
+    images: pads.Dataset
+    """schema.IMAGES with `date` and `run`."""
+    detections: pads.Dataset
+    """schema.DETECTIONS with `date` and `run`."""
+    runs: pa.Table
+    """RUNS, oldest first."""
+
+
+def open_table(uri: str, all_runs: bool = False) -> Views:
+    """The complete runs of a table, or all of its runs.
+
+    Raises:
+        InputError: there is no table, it cannot be read, or it has no complete run.
+    """
+    return _open(uri, lambda runs: _complete_or_all(uri, runs, all_runs))
+
+
+def open_run(uri: str, run: str = "") -> Views:
+    """One run of a table, whatever its status; without a name, the newest complete one.
+
+    Raises:
+        InputError: there is no such table or run, or it cannot be read.
+    """
+    return _open(uri, lambda runs: [_named_or_newest(uri, runs, run)])
+
+
+def run_query(views: Views, sql: str) -> pa.Table:
+    """The rows that one SQL query gives.
+
+    Raises:
+        InputError: DuckDB refuses the query, in its own words, or the table cannot be read.
+    """
+    with duckdb.connect() as connection:
+        connection.register("images", views.images)
+        connection.register("detections", views.detections)
+        connection.register("runs", views.runs)
+        for setting in _SETTINGS:
+            connection.execute(f"SET {setting}")
+        try:
+            relation = connection.sql(sql)
+            if relation is None:
+                raise InputError("the query gives no rows: ask with SELECT, SHOW or DESCRIBE")
+            return relation.to_arrow_table()
+        except duckdb.Error as error:
+            message = str(error).partition("\n\nLINE ")[0]
+            raise InputError(" ".join(message.split())) from error
+        except STORAGE_ERRORS as error:
+            raise InputError(f"the table cannot be read: {error}") from error
+
+
+def summarise(views: Views) -> dict[str, pa.Table]:
+    """The usual picture, by title: runs, days, classes, failures."""
+    return {title: run_query(views, sql) for title, sql in _SUMMARY.items()}
+
+
+_SETTINGS = (
+    "TimeZone = 'UTC'",
+    "python_enable_replacements = false",  # no Python variable is a table
+    "enable_external_access = false",
+    "lock_configuration = true",
+)
+
+_SUMMARY = {
+    "Runs": """
+        SELECT run, status, listed, labelled, failed, detections, images_per_second
+        FROM runs ORDER BY date, run
+    """,
+    "Images per day": """
+        SELECT date,
+            count(*) AS images,
+            count(*) FILTER (status = 'labelled') AS labelled,
+            count(*) FILTER (status = 'labelled' AND num_detections = 0) AS without_objects,
+            count(*) FILTER (status = 'failed') AS failed,
+            sum(num_detections)::BIGINT AS detections
+        FROM images GROUP BY date ORDER BY date
+    """,
+    "Detections per class": """
+        SELECT class_name,
+            count(*) AS detections,
+            count(DISTINCT image_uri) AS images,
+            round(avg(score), 3) AS mean_score
+        FROM detections GROUP BY class_name ORDER BY detections DESC, class_name
+    """,
+    "Failures by kind": """
+        SELECT error_kind, count(*) AS images, min(image_uri) AS example
+        FROM images WHERE status = 'failed' GROUP BY error_kind ORDER BY images DESC, error_kind
+    """,
+}
+
+Record = Mapping[str, Any]
+
+
+def _open(uri: str, choose: Callable[[Sequence[Record]], Sequence[Record]]) -> Views:
+    table = Folder(uri)
+    try:
+        chosen = choose(_read_records(table))
+        run_names = {record["run"] for record in chosen}
+        # Images before detections: a part that is committed in between is then in neither list.
+        images = [name for name in table.list("images") if _run_of(name) in run_names]
+        twins = {name.replace("images/", "detections/", 1) for name in images}
+        # Detections that have no images twin were never committed.
+        detections = [name for name in table.list("detections") if name in twins]
+        return Views(
+            images=table.dataset(images, _with_partition(IMAGES)),
+            detections=table.dataset(detections, _with_partition(DETECTIONS)),
+            runs=_runs_table(chosen),
+        )
+    except STORAGE_ERRORS as error:
+        raise InputError(f"{table.uri} cannot be read: {error}") from error
+
+
+def _read_records(table: Folder) -> list[Record]:
+    """The records of all runs, oldest first."""
+    names = [name for name in table.list("runs") if name.endswith(".json")]
+    if not names:
+        raise InputError(
+            f"{table.uri} is not a table, for it has no run records (runs/*.json): "
+            "give the folder or prefix that jobs.label wrote to"
+        )
+    records = [_read_record(table, name) for name in names]
+    return sorted(records, key=lambda record: (record.get("date") or "", record["run"]))
+
+
+def _read_record(table: Folder, name: str) -> Record:
+    data = table.read(name)
+    try:
+        record = json.loads(data)
+        return {**record, "run": record["run"], "record": data.decode()}
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{table.uri_of(name)} is not a run record: {error!r}") from error
+
+
+def _complete_or_all(uri: str, runs: Sequence[Record], all_runs: bool) -> Sequence[Record]:
+    chosen = [run for run in runs if all_runs or run.get("status") == COMPLETE]
+    if not chosen:
+        raise InputError(
+            f"{uri} has no complete run ({_statuses(runs)}): wait for one, go on with one by "
+            "running its jobs.label command again, or look at unfinished ones with --all_runs"
+        )
+    return chosen
+
+
+def _named_or_newest(uri: str, runs: Sequence[Record], name: str) -> Record:
+    if not name:
+        return _complete_or_all(uri, runs, all_runs=False)[-1]
+    named = [run for run in runs if run["run"] == name]
+    if not named:
+        raise InputError(f"{uri} has no run {name!r}: it has {_statuses(runs)}")
+    return named[0]
+
+
+def _statuses(runs: Sequence[Record]) -> str:
+    newest = [f"{run['run']}: {run.get('status')}" for run in runs[-3:]]
+    return ", ".join(["…", *newest] if len(runs) > 3 else newest)
+
+
+def _run_of(name: str) -> str:
+    """The run that a file `images/date=…/run=…/part-….parquet` belongs to."""
+    return name.rpartition("/run=")[2].partition("/")[0]
+
+
+def _with_partition(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([*schema, *_PARTITION])
+
+
+def _runs_table(records: Sequence[Record]) -> pa.Table:
+    columns = []
+    for field in RUNS:
+        values = [record.get(field.name) for record in records]
+        try:
+            columns.append(_array(values, field.type))
+        except (pa.ArrowException, AttributeError) as error:
+            raise InputError(f"a run record has no usable {field.name!r}: {error}") from error
+    return pa.table(columns, schema=RUNS)
+
+
+def _array(values: Iterable[Any], type: pa.DataType) -> pa.Array:
+    """JSON's values as Arrow's: dates and times are ISO 8601 there, maps are objects."""
+    if pa.types.is_temporal(type):
+        return pa.array([value or None for value in values], pa.string()).cast(type)
+    if pa.types.is_map(type):
+        return pa.array([None if value is None else list(value.items()) for value in values], type)
+    return pa.array(values, type)

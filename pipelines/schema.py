@@ -1,0 +1,113 @@
+"""Arrow schemas: the columns of every table, in one place.
+
+A change here is a change of contract: raise SCHEMA_VERSION and say why in DECISIONS.md.
+"""
+
+import pyarrow as pa
+
+SCHEMA_VERSION = "1"
+
+LABELLED = "labelled"
+FAILED = "failed"
+
+_DICTIONARY = pa.dictionary(pa.int32(), pa.string())
+_BOX = pa.list_(pa.float32(), 4)
+
+_METADATA = {
+    "schema_version": SCHEMA_VERSION,
+    "boxes": "xyxy, pixels of the original image after EXIF orientation, clipped to it",
+}
+
+MANIFEST = pa.schema(
+    [
+        pa.field("image_uri", pa.string(), nullable=False),
+        pa.field("etag", pa.string()),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("last_modified", pa.timestamp("us", tz="UTC")),
+    ],
+    metadata={"schema_version": SCHEMA_VERSION},
+)
+"""What is to be labelled; a local file's etag is null."""
+
+IMAGES = pa.schema(
+    [
+        pa.field("image_uri", pa.string(), nullable=False),
+        pa.field("etag", pa.string()),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("status", _DICTIONARY, nullable=False),
+        pa.field("num_detections", pa.int32(), nullable=False),
+        pa.field("error_kind", _DICTIONARY),
+        pa.field("error_message", pa.string()),
+        pa.field("labelled_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ],
+    metadata=_METADATA,
+)
+"""One row per listed image. Width and height are null where the image failed before decoding."""
+
+DETECTIONS = pa.schema(
+    [
+        pa.field("image_uri", pa.string(), nullable=False),
+        pa.field("detection_index", pa.int32(), nullable=False),
+        pa.field("class_id", pa.int32(), nullable=False),
+        pa.field("class_name", _DICTIONARY, nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("x1", pa.float32(), nullable=False),
+        pa.field("y1", pa.float32(), nullable=False),
+        pa.field("x2", pa.float32(), nullable=False),
+        pa.field("y2", pa.float32(), nullable=False),
+        pa.field("image_width", pa.int32(), nullable=False),
+        pa.field("image_height", pa.int32(), nullable=False),
+    ],
+    metadata=_METADATA,
+)
+"""One row per box, numbered within its image by falling score."""
+
+_LISTED = [IMAGES.field(name) for name in ("image_uri", "etag", "size_bytes")]
+_ERROR = [IMAGES.field(name) for name in ("error_kind", "error_message")]
+
+FETCHED = pa.schema(
+    [
+        *_LISTED,
+        pa.field("data", pa.large_binary()),
+        *_ERROR,
+        pa.field("fetch_seconds", pa.float64(), nullable=False),
+    ]
+)
+"""Between fetching and detecting; never on disk. Data is null where there is an error."""
+
+FOUND = pa.struct(
+    [DETECTIONS.field(name) for name in ("class_id", "class_name", "score", "x1", "y1", "x2", "y2")]
+)
+"""One box, before it gets a row of its own."""
+
+DETECTED = pa.schema(
+    [
+        *_LISTED,
+        *(IMAGES.field(name) for name in ("width", "height")),
+        *_ERROR,
+        pa.field("found", pa.list_(FOUND), nullable=False),
+        IMAGES.field("labelled_at"),
+        pa.field("fetch_seconds", pa.float64(), nullable=False),
+        pa.field("detect_seconds", pa.float64(), nullable=False),
+    ]
+)
+"""Between detecting and writing; never on disk. One row per image, boxes or none."""
+
+TRAINING = pa.schema(
+    [
+        pa.field("image_uri", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("boxes", pa.list_(_BOX), nullable=False),
+        pa.field("class_ids", pa.list_(pa.int32()), nullable=False),
+        pa.field("is_crowd", pa.list_(pa.bool_()), nullable=False),
+        pa.field("areas", pa.list_(pa.float32()), nullable=False),
+    ],
+    metadata=_METADATA,
+)
+"""Images with their targets. `areas` (pixels²) is what COCO's small/medium/large go by."""
+
+CLASS_NAMES_KEY = b"class_names"
+"""Schema metadata of a training table: the class names as a JSON list, index = class_id."""
