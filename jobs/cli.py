@@ -1,5 +1,6 @@
 """From a frozen dataclass to a command line and a YAML file, and from an error to one sentence."""
 
+import os
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
@@ -71,6 +72,8 @@ def exit_on_input_error(main: Callable[[], None]) -> Callable[[], None]:
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(EXIT_BAD_INPUT)
+        except BrokenPipeError:  # `| head` has seen enough; Python would complain at its exit too
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     return guarded
 

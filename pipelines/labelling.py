@@ -6,7 +6,7 @@ JPEG bytes travel between the stages and pixels do not. No stage raises for one 
 would drop its whole block: a failure is a row that the later stages pass on.
 """
 
-import io
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,11 +25,15 @@ from pipelines.parts import Part, write_part
 from pipelines.progress import LabellingProgress
 from pipelines.runs import RunRecord, RunSettings
 from pipelines.storage import Folder, RunFolders
-from yolox_core import Checkpoint, CheckpointError, check_input_size, load_checkpoint
+from pipelines.weights import read_checkpoint
+from yolox_core import Checkpoint, check_input_size
 
 FETCH_CPUS = 0.25
 WRITE_CPUS = 0.25
 """Both wait for the network most of the time."""
+
+BATCHES_PER_BLOCK = 8
+"""Ray spends some 10 ms on each block in each stage: blocks must be large to feed a GPU."""
 
 ACTOR_RETRIES = 3
 """Ray's default is for ever, and an input that kills its process would be tried for ever."""
@@ -109,10 +113,12 @@ def label_images(config: LabellingConfig) -> LabellingSummary:
     Raises:
         InputError: something that was given cannot be used; nothing has been started.
     """
-    weights = storage.read_bytes(config.checkpoint)
-    checkpoint = _load(weights, config.checkpoint)
+    checkpoint, weights = read_checkpoint(config.checkpoint)
     table = Folder(config.table)
-    record = _open_run(config, checkpoint, table)
+    try:
+        record = _open_run(config, checkpoint, table)
+    except storage.STORAGE_ERRORS as error:
+        raise InputError(f"table={config.table!r} cannot be used: {error}") from error
     folders = runs.folders_of(table, record)
     if record.status == runs.COMPLETE:
         return LabellingSummary(record, labelled_now=0, orphans_deleted=0)
@@ -130,15 +136,6 @@ def label_images(config: LabellingConfig) -> LabellingSummary:
         raise
     runs.write_record(table, record)
     return LabellingSummary(record, written, orphans)
-
-
-def _load(weights: bytes, uri: str) -> Checkpoint:
-    file = io.BytesIO(weights)
-    file.name = uri  # so that an error names it
-    try:
-        return load_checkpoint(file)
-    except CheckpointError as error:
-        raise InputError(f"checkpoint={error}: give a YOLOX checkpoint") from error
 
 
 def _open_run(config: LabellingConfig, checkpoint: Checkpoint, table: Folder) -> RunRecord:
@@ -195,7 +192,8 @@ def _run(
     before = ledger = read_ledger(folders, record.ledger.listed)
     stage_seconds = Counter(record.stage_seconds)
     with LabellingProgress(before) as progress:
-        for part in _labelled_parts(config, plan, weights, record, folders):
+        remaining = before.listed - before.done
+        for part in _labelled_parts(config, plan, weights, record, folders, remaining):
             ledger += part.ledger
             stage_seconds.update(part.stage_seconds)
             progress.update(ledger)
@@ -222,8 +220,9 @@ def _labelled_parts(
     weights: bytes,
     record: RunRecord,
     folders: RunFolders,
+    remaining: int,
 ) -> Iterator[Part]:
-    rows_per_block = 2 * config.batch_size
+    rows_per_block = _rows_per_block(config.batch_size, remaining, plan.num_actors)
     blocks = [ray.put(block) for block in remaining_images(folders, rows_per_block)]
     if not blocks:
         return
@@ -262,6 +261,11 @@ def _labelled_parts(
     )
     for row in summaries.iter_rows():
         yield Part.from_row(row)
+
+
+def _rows_per_block(batch_size: int, remaining: int, num_actors: int) -> int:
+    """Large blocks, but at least two for each actor, so that all of them are busy to the end."""
+    return max(1, min(BATCHES_PER_BLOCK * batch_size, math.ceil(remaining / (2 * num_actors))))
 
 
 def _height_width(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -5,7 +5,7 @@ S3's endpoint, region and credentials come from the standard AWS variables and f
 """
 
 import os
-import tempfile
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -190,15 +190,15 @@ _PARTITIONS = pads.partitioning(
 
 def _write_then_rename(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY, delete=False
-    ) as file:
-        try:
+    # Not tempfile's: its files are for their owner only, and tables are for others too.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
+    try:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             # The rename must not reach the disk before the bytes do.
             os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

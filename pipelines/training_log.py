@@ -2,16 +2,19 @@
 
 import csv
 import io
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from datetime import timedelta
+from typing import Any, Self
 
-from pipelines.progress import format_duration
+from pipelines.evaluation import Evaluation
+from pipelines.images import ImageError
 from pipelines.storage import Folder
 from pipelines.trainer import EpochResult
 
 METRICS = "metrics.csv"
+
+_MEANS = ("loss", "loss_iou", "loss_objectness", "loss_class", "loss_l1", "num_foreground")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,26 +30,41 @@ class WorkerReport:
     """COCO AP of the averaged weights, after a validation; ap50 likewise."""
     ap50: float | None = None
 
+    @classmethod
+    def of(
+        cls, result: EpochResult, broken: Mapping[str, ImageError], evaluation: Evaluation | None
+    ) -> Self:
+        """From the broken images by URI, and from the validation where there was one."""
+        return cls(
+            result=result,
+            broken_images=len(broken),
+            broken_examples={str(error.kind): f"{uri}: {error}" for uri, error in broken.items()},
+            ap=evaluation.ap if evaluation else None,
+            ap50=evaluation.ap50 if evaluation else None,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRow:
     """One row of metrics.csv: an epoch on all workers. Losses are means over steps."""
 
     epoch: int
-    total: float
-    iou: float
-    objectness: float
-    class_: float
-    l1: float
+    loss: float
+    loss_iou: float
+    loss_objectness: float
+    loss_class: float
+    loss_l1: float
     num_foreground: float
     learning_rate: float
+    seconds: float
+    """Of the slowest worker, without validation."""
     images_per_second: float
     broken_images: int
     ap: float | None
     ap50: float | None
 
     @classmethod
-    def from_reports(cls, reports: Sequence[WorkerReport]) -> "EpochRow":
+    def from_reports(cls, reports: Sequence[WorkerReport]) -> Self:
         """Join the reports of all workers, which make the same number of steps."""
         results = [report.result for report in reports]
         slowest_s = max(result.seconds for result in results)
@@ -54,9 +72,10 @@ class EpochRow:
             epoch=results[0].epoch,
             **{
                 term: sum(getattr(result, term) for result in results) / len(results)
-                for term in ("total", "iou", "objectness", "class_", "l1", "num_foreground")
+                for term in _MEANS
             },
             learning_rate=results[0].learning_rate,
+            seconds=slowest_s,
             images_per_second=sum(result.images for result in results) / slowest_s,
             broken_images=sum(report.broken_images for report in reports),
             ap=reports[0].ap,
@@ -64,7 +83,7 @@ class EpochRow:
         )
 
     @classmethod
-    def from_csv(cls, row: dict[str, str]) -> "EpochRow":
+    def from_csv(cls, row: dict[str, str]) -> Self:
         """From a row of metrics.csv."""
         values: dict[str, Any] = {name: float(text) if text else None for name, text in row.items()}
         counts = {name: int(row[name]) for name in ("epoch", "broken_images")}
@@ -82,8 +101,6 @@ class TrainingLog:
         self._epochs = epochs
         self._rows: dict[int, EpochRow] = {}
         self._kinds_told: set[str] = set()
-        self._started = time.monotonic()
-        self._done_now = 0
         if output.exists(METRICS):
             lines = output.read(METRICS).decode().splitlines()
             rows = [EpochRow.from_csv(row) for row in csv.DictReader(lines)]
@@ -103,7 +120,6 @@ class TrainingLog:
         """Write down an epoch, and tell of it."""
         row = EpochRow.from_reports(reports)
         self._rows[row.epoch] = row
-        self._done_now += 1
         self._output.write(METRICS, self._to_csv().encode())
         self._tell_of_broken_images(reports)
         print(self._line(row), flush=True)
@@ -124,14 +140,14 @@ class TrainingLog:
                     print(f"skipped, {kind}: {example}", flush=True)
 
     def _line(self, row: EpochRow) -> str:
-        seconds_per_epoch = (time.monotonic() - self._started) / self._done_now
+        left = timedelta(seconds=round(row.seconds * (self._epochs - row.epoch)))
         parts = [
             f"epoch {row.epoch}/{self._epochs}",
-            f"loss {row.total:.3f} (iou {row.iou:.3f}, objectness {row.objectness:.3f}, "
-            f"class {row.class_:.3f}, l1 {row.l1:.3f})",
+            f"loss {row.loss:.3f} (iou {row.loss_iou:.3f}, objectness {row.loss_objectness:.3f}, "
+            f"class {row.loss_class:.3f}, l1 {row.loss_l1:.3f})",
             f"lr {row.learning_rate:.2g}",
             f"{row.images_per_second:.1f} images/s",
-            f"{format_duration(seconds_per_epoch * (self._epochs - row.epoch))} left",
+            f"{left} left",
         ]
         if row.broken_images:
             parts.append(f"{row.broken_images} images skipped")

@@ -38,7 +38,6 @@ def postprocess(
     decoded: Tensor,
     score_threshold: float,
     nms_threshold: float,
-    *,
     class_agnostic: bool = False,
     max_detections: int = 1000,
 ) -> list[Detections]:
@@ -67,7 +66,6 @@ def postprocess_raw(
     raw: Sequence[Tensor],
     score_threshold: float,
     nms_threshold: float,
-    *,
     class_agnostic: bool = False,
     max_detections: int = 1000,
 ) -> list[Detections]:

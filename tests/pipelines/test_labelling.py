@@ -152,6 +152,9 @@ def test_what_cannot_be_labelled_is_refused_before_ray_starts(
         "cannot be listed": {"source": "s3://no-such-bucket-here/x"},
         r"absent\.pth cannot be read": {"checkpoint": str(tmp_path / "absent.pth")},
         "not a torch file": {"checkpoint": str(tmp_path / "photos/0000.jpg")},
+        "table='s3://no-such-bucket-here/t' cannot be used": {
+            "table": "s3://no-such-bucket-here/t"
+        },
         "lies inside source": {"table": str(tmp_path / "photos/table")},
         "letters, digits": {"run": "../x"},
     }

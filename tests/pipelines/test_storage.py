@@ -71,6 +71,12 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
 
+def test_a_written_file_is_as_readable_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "ordinary").write_bytes(b"")
+    Folder(str(tmp_path)).write("written", b"")
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"weights\.pth cannot be read"):
         read_bytes(str(tmp_path / "weights.pth"))

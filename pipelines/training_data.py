@@ -1,0 +1,231 @@
+"""From a training table to batches: which images in which order, fetched, decoded and cached."""
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipelines.annotations import read_training_table
+from pipelines.errors import InputError
+from pipelines.fetch import ImageRef, fetch_images
+from pipelines.images import ErrorKind, ImageError, Pixels, decode_image
+from yolox_core import Convention, letterbox
+
+MAX_PIXELS = 100_000_000
+"""Larger images are refused from their header."""
+MAX_IMAGE_BYTES = 256 * 1024 * 1024
+"""Larger files are not fetched."""
+
+Targets = NDArray[np.float32]
+"""(M, 5) class_id, cx, cy, w, h in letterboxed pixels."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The two tables (schema.TRAINING) of a run, checked, and the class names they share."""
+
+    train: pa.Table
+    val: pa.Table
+    class_names: tuple[str, ...]
+
+
+def read_training_data(train_uri: str, val_uri: str) -> TrainingData:
+    """Read and check both tables.
+
+    Raises:
+        InputError: a table cannot be read, has no images or no boxes, boxes that do not go with
+            its class ids, or other class names than the other table.
+    """
+    train, class_names = read_training_table(train_uri)
+    val, val_class_names = read_training_table(val_uri)
+    if class_names != val_class_names:
+        raise InputError(
+            f"{train_uri} has the classes {class_names} and {val_uri} has {val_class_names}: "
+            "both tables need the same names in the same order"
+        )
+    for uri, table in ((train_uri, train), (val_uri, val)):
+        _check_table(uri, table, len(class_names))
+    return TrainingData(train, val, tuple(class_names))
+
+
+def _check_table(uri: str, table: pa.Table, num_classes: int) -> None:
+    if not len(table):
+        raise InputError(f"{uri} has no images: a table to learn from needs some")
+    lengths = [pc.list_value_length(table[name]) for name in ("boxes", "class_ids", "is_crowd")]
+    if not lengths[0].equals(lengths[1]) or not lengths[0].equals(lengths[2]):
+        raise InputError(
+            f"{uri} has rows whose boxes, class_ids and is_crowd differ in length: "
+            "each box needs one of each"
+        )
+    boxes, class_ids, is_crowd = (
+        pc.list_flatten(table[name]) for name in ("boxes", "class_ids", "is_crowd")
+    )
+    if pc.all(is_crowd, min_count=0).as_py():
+        raise InputError(
+            f"{uri} has no boxes, or only those of crowds, on its {len(table)} images: "
+            "label some of them"
+        )
+    lowest, highest = pc.min_max(class_ids).as_py().values()
+    if lowest < 0 or highest >= num_classes:
+        raise InputError(
+            f"{uri} has class ids from {lowest} to {highest}: its {num_classes} class names allow "
+            f"0 to {num_classes - 1}"
+        )
+    if not pc.all(pc.is_finite(pc.list_flatten(boxes)), min_count=0).as_py():
+        raise InputError(f"{uri} has boxes with NaN or infinite corners: remove them")
+
+
+def steps_per_epoch(num_images: int, total_batch_size: int) -> int:
+    """Steps that show every image at least once."""
+    return math.ceil(num_images / total_batch_size)
+
+
+def epoch_rows(
+    num_images: int, batch_size: int, *, seed: int, epoch: int, rank: int, world_size: int
+) -> NDArray[np.int64]:
+    """What one worker sees in one epoch, always the same for the same arguments.
+
+    A worker keeps to its own shard, every `world_size`-th image, so that it decodes and caches
+    each of its images once. The shard is shuffled anew in each epoch and starts over where it ends
+    in the middle of a batch.
+
+    Args:
+        num_images: of the table, at least `world_size`.
+        batch_size: of one worker.
+
+    Returns:
+        (steps, batch_size) rows of the table.
+    """
+    shard = np.arange(rank, num_images, world_size)
+    shuffled = np.random.default_rng([seed, epoch, rank]).permutation(shard)
+    steps = steps_per_epoch(num_images, batch_size * world_size)
+    return np.resize(shuffled, (steps, batch_size))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images and their targets, on the CPU."""
+
+    canvases: Tensor
+    """(B, H, W, 3) uint8 BGR, letterboxed."""
+    targets: Tensor
+    """(B, M, 5) float32 class_id, cx, cy, w, h in letterboxed pixels, rows of zeros as padding."""
+
+
+@dataclass(frozen=True)
+class _Example:
+    canvas: Pixels
+    targets: Targets
+
+
+class BatchLoader:
+    """Fetches, decodes and letterboxes images; keeps what fits into its cache."""
+
+    def __init__(
+        self,
+        table: pa.Table,
+        input_size: tuple[int, int],
+        preprocessing: Convention,
+        *,
+        max_cache_bytes: int,
+        threads: int,
+    ) -> None:
+        self.broken: dict[str, ImageError] = {}
+        """Images met so far that cannot be used, by their URI."""
+        self._uris: list[str] = table["image_uri"].to_pylist()
+        self._table = table
+        self._input_size = input_size
+        self._preprocessing = preprocessing
+        self._pool = ThreadPoolExecutor(threads)
+        self._cache: dict[int, _Example] = {}
+        # All canvases have one size; targets are small beside them.
+        self._max_cached = max_cache_bytes // (3 * math.prod(input_size))
+
+    def iterate(self, rows_of_batches: NDArray[np.int64]) -> Iterator[Batch]:
+        """The batches of an epoch; the next one is loaded while the model is busy with this one."""
+        with ThreadPoolExecutor(1) as ahead:
+            pending = ahead.submit(self.load, rows_of_batches[0].tolist())
+            for rows in rows_of_batches[1:]:
+                batch = pending.result()
+                pending = ahead.submit(self.load, rows.tolist())
+                yield batch
+            yield pending.result()
+
+    def load(self, rows: Sequence[int]) -> Batch:
+        """One batch, in the order of the rows.
+
+        Broken images go to `broken`, and the batch's good ones are repeated in their place: all
+        workers must make the same steps, and so need full batches.
+
+        Raises:
+            RuntimeError: none of the images can be used.
+        """
+        cached = {row: self._cache[row] for row in rows if row in self._cache}
+        unusable = {row for row in rows if self._uris[row] in self.broken}
+        missing = [row for row in dict.fromkeys(rows) if row not in cached.keys() | unusable]
+        examples = cached | self._fetch(missing)
+        good = [examples[row] for row in rows if row in examples]
+        if not good:
+            uri = self._uris[rows[0]]
+            raise RuntimeError(
+                f"not one of the {len(rows)} images of a batch can be used; {uri}: "
+                f"{self.broken[uri]}"
+            )
+        return _collate([good[index % len(good)] for index in range(len(rows))])
+
+    def _fetch(self, rows: Sequence[int]) -> dict[int, _Example]:
+        bodies = fetch_images([ImageRef(self._uris[row]) for row in rows], MAX_IMAGE_BYTES)
+        fetched: dict[int, _Example] = {}
+        for row, result in zip(rows, self._pool.map(self._prepare, rows, bodies), strict=True):
+            if isinstance(result, ImageError):
+                self.broken[self._uris[row]] = result
+                continue
+            fetched[row] = result
+            if len(self._cache) < self._max_cached:
+                self._cache[row] = result
+        return fetched
+
+    def _prepare(self, row: int, body: bytes | ImageError) -> _Example | ImageError:
+        if isinstance(body, ImageError):
+            return body
+        try:
+            pixels = decode_image(body, MAX_PIXELS)
+            canvas, transform = letterbox(pixels, self._input_size, self._preprocessing)
+        except ImageError as error:
+            return error
+        except Exception as error:  # whatever one file does to a decoder, it costs one image
+            return ImageError(ErrorKind.CORRUPT, f"{type(error).__name__}: {error}")
+        boxes, class_ids = self._boxes_of(row)
+        height, width = transform.original_size
+        boxes = transform.to_letterboxed(boxes.clip(0, (width, height, width, height)))
+        return _Example(canvas, _targets(boxes, class_ids))
+
+    def _boxes_of(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """(M, 4) xyxy in original pixels and (M,) class ids, without crowds."""
+        values = self._table.slice(row, 1).to_pylist()[0]
+        single = ~np.array(values["is_crowd"], bool)
+        boxes = np.array(values["boxes"], np.float32).reshape(-1, 4)
+        return boxes[single], np.array(values["class_ids"], np.int32)[single]
+
+
+def _targets(boxes_xyxy: NDArray[np.float32], class_ids: NDArray[np.int32]) -> Targets:
+    """Boxes without area are left out."""
+    sizes = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+    centres = (boxes_xyxy[:, 2:] + boxes_xyxy[:, :2]) / 2
+    targets = np.concatenate([class_ids[:, None], centres, sizes], axis=1, dtype=np.float32)
+    return targets[(sizes > 0).all(axis=1)]
+
+
+def _collate(examples: Sequence[_Example]) -> Batch:
+    targets = np.zeros((len(examples), max(len(e.targets) for e in examples), 5), np.float32)
+    for padded, example in zip(targets, examples, strict=True):
+        padded[: len(example.targets)] = example.targets
+    canvases = np.stack([example.canvas for example in examples])
+    return Batch(torch.from_numpy(canvases), torch.from_numpy(targets))

@@ -1,0 +1,22 @@
+"""Read a checkpoint from wherever it lies."""
+
+import io
+
+from pipelines import storage
+from pipelines.errors import InputError
+from yolox_core import Checkpoint, CheckpointError, load_checkpoint
+
+
+def read_checkpoint(uri: str) -> tuple[Checkpoint, bytes]:
+    """A checkpoint, and the bytes of its file to hand on to other processes.
+
+    Raises:
+        InputError: there is no such file, or it is not a YOLOX checkpoint.
+    """
+    data = storage.read_bytes(uri)
+    file = io.BytesIO(data)
+    file.name = uri  # so that an error names it
+    try:
+        return load_checkpoint(file), data
+    except CheckpointError as error:
+        raise InputError(f"{error}: give a YOLOX checkpoint") from error

@@ -1,0 +1,35 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from jobs.demo import CHECKPOINT, NUM_BROKEN, NUM_IMAGES
+from pipelines.query import open_table
+
+
+def _demo(folder: Path) -> str:
+    command = [sys.executable, "-m", "jobs.demo"]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.ray
+def test_the_demo_labels_its_archive_and_a_second_one_has_nothing_left_to_do(
+    tmp_path: Path,
+) -> None:
+    first = _demo(tmp_path)
+    listed = NUM_IMAGES + NUM_BROKEN
+    assert f"listed {listed} = labelled {NUM_IMAGES} + failed {NUM_BROKEN}" in first
+    for kind in ("corrupt", "empty_object", "not_an_image", "too_many_pixels", "truncated"):
+        assert (
+            f"failed, {kind}: 3" in first
+        )  # the generator breaks files in these five ways in turn
+    assert "images/s" in first
+    assert cv2.imread(str(tmp_path / ".demo/contact_sheet.png")) is not None
+    assert [path.name for path in tmp_path.iterdir()] == [".demo"]
+    [weights] = open_table(str(tmp_path / ".demo/table")).runs["weights_uri"].to_pylist()
+    assert weights == str(CHECKPOINT)
+
+    assert "nothing left to do" in _demo(tmp_path)
+    assert open_table(str(tmp_path / ".demo/table")).images.count_rows() == listed

@@ -1,0 +1,90 @@
+"""The shape of the house: which way imports run, and that the papers agree with the code."""
+
+import ast
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("yolox_core", "pipelines", "jobs")
+JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if "def main(" in path.read_text())
+README = (ROOT / "README.md").read_text()
+
+
+def _imports(path: Path) -> set[str]:
+    """The top-level packages that a file imports, wherever in it."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.add(node.module)
+    return {module.partition(".")[0] for module in modules}
+
+
+@pytest.mark.parametrize(
+    ("room", "above"), [("yolox_core", {"pipelines", "jobs"}), ("pipelines", {"jobs"})]
+)
+def test_arrows_run_from_jobs_to_pipelines_to_yolox_core(room: str, above: set[str]) -> None:
+    files = list((ROOT / room).rglob("*.py"))
+    assert files
+    assert {path.name: _imports(path) & above for path in files} == {
+        path.name: set() for path in files
+    }
+
+
+def test_the_detector_knows_neither_ray_nor_arrow_nor_fsspec() -> None:
+    for path in (ROOT / "yolox_core").rglob("*.py"):
+        assert not _imports(path) & {"ray", "pyarrow", "fsspec", "s3fs"}, path.name
+
+
+def test_what_fetches_and_writes_need_not_wait_for_torch() -> None:
+    for name in ("fetch", "parts", "ledger", "storage", "images", "schema", "errors"):
+        assert not _imports(ROOT / f"pipelines/{name}.py") & {"torch", "yolox_core"}, name
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_explains_itself(job: str, capsys, monkeypatch) -> None:
+    module = importlib.import_module(f"jobs.{job}")
+    monkeypatch.setattr(sys, "argv", [job, "--help"])
+    with pytest.raises(SystemExit) as stop:
+        module.main()
+    assert stop.value.code == 0
+    assert "usage: " in capsys.readouterr().out
+
+
+def _readme_commands() -> list[tuple[str, set[str]]]:
+    """(job, its flags) of every `python -m jobs.…` in the README's code blocks."""
+    blocks = "\n".join(re.findall(r"```[a-z]*\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
+    commands = re.findall(r"python -m jobs\.(\w+)([^\n]*)", blocks)
+    return [(job, set(re.findall(r"--(\w+)", rest))) for job, rest in commands]
+
+
+def test_the_readme_names_only_jobs_and_flags_that_exist(capsys, monkeypatch) -> None:
+    commands = _readme_commands()
+    assert {job for job, _ in commands} >= {"label", "train", "query"}
+    for job, flags in commands:
+        monkeypatch.setattr(sys, "argv", [job, "--help"])
+        with pytest.raises(SystemExit):
+            importlib.import_module(f"jobs.{job}").main()
+        known = set(re.findall(r"--(\w+)", capsys.readouterr().out))
+        assert flags <= known, f"{job}: {flags - known}"
+
+
+def test_the_readme_names_only_make_targets_that_exist() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make (\w+)`", README)) <= targets
+
+
+def test_the_image_has_the_python_that_the_tests_run_on() -> None:
+    dockerfile = (ROOT / "infra/Dockerfile").read_text()
+    assert re.search(r"^FROM python:3\.11-slim$", dockerfile, re.MULTILINE)
+    assert "constraints.txt" in dockerfile
+
+
+def test_no_tracked_file_is_larger_than_4_mb() -> None:
+    large = [path for path in (ROOT / "assets").rglob("*") if path.stat().st_size > 4_000_000]
+    assert large == []
