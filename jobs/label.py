@@ -40,7 +40,7 @@ def report(summary: LabellingSummary) -> str:
     ]
     lines += [f"  failed, {kind}: {count}" for kind, count in ledger.failed_by_kind.items()]
     if summary.labelled_now:
-        lines.append(f"{record.images_per_second:.1f} images/s")
+        lines.append(f"{record.images_per_second:.1f} images/s, start-up of the detectors included")
     else:
         lines.append("nothing left to do")
     return "\n".join(lines)

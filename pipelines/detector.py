@@ -42,7 +42,9 @@ class DetectorSettings:
     batch_size: int
     """Images in one forward pass."""
     threads: int
-    """For decoding, and for the model where there is no GPU."""
+    """For decoding, and for the model where it has no GPU."""
+    device: str
+    """"cpu" or "cuda", as torch names it."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class _Prepared:
 
 
 class Detector:
-    """Decodes in threads while the model runs; on a GPU where the process sees one."""
+    """Decodes in threads while the model runs: in float32 on a CPU, in bfloat16 on a GPU."""
 
     def __init__(self, checkpoint: bytes, settings: DetectorSettings) -> None:
         # Ray decides how many cores a process may use; OpenCV and torch would each take them all.
@@ -74,7 +76,7 @@ class Detector:
         self.settings = settings
         self.class_names = pa.array(loaded.class_names)
         self._preprocessing = loaded.preprocessing
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch.device(settings.device)
         self._dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
         model = fuse_conv_bn(loaded.model).to(self._device, self._dtype)
         self._model = model.to(memory_format=torch.channels_last)

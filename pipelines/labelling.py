@@ -233,6 +233,7 @@ def _labelled_parts(
         max_pixels=config.max_pixels,
         batch_size=config.batch_size,
         threads=plan.cpus,
+        device="cuda" if plan.gpus else "cpu",
     )
     summaries = (
         ray.data.from_arrow_refs(blocks)  # type: ignore[arg-type]  # Ray has two ObjectRef types

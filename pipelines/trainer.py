@@ -17,7 +17,7 @@ from pipelines.detector import Detector, DetectorSettings
 from pipelines.evaluation import Evaluation, evaluate
 from pipelines.fetch import fetch_block
 from pipelines.parts import detection_rows
-from pipelines.training_data import MAX_IMAGE_BYTES, MAX_PIXELS, Batch
+from pipelines.training_data import MAX_IMAGE_BYTES, Batch
 from yolox_core import (
     YOLOX,
     Convention,
@@ -35,10 +35,6 @@ from yolox_core import (
 
 NOMINAL_BATCH_SIZE = 64
 """The batch that `learning_rate` is for."""
-
-SCORE_THRESHOLD = 0.01
-NMS_THRESHOLD = 0.65
-"""Those of the official evaluation."""
 
 _IMAGES_PER_BLOCK = 256
 
@@ -247,18 +243,8 @@ _TERMS = {
 """What YOLOXLoss calls a term, and what EpochResult does."""
 
 
-def validate(
-    checkpoint: bytes, truth: pa.Table, input_size: tuple[int, int], batch_size: int, threads: int
-) -> Evaluation:
+def validate(checkpoint: bytes, truth: pa.Table, settings: DetectorSettings) -> Evaluation:
     """COCO AP of a checkpoint, by the code that labels archives; the workers share the images."""
-    settings = DetectorSettings(
-        input_size=input_size,
-        score_threshold=SCORE_THRESHOLD,
-        nms_threshold=NMS_THRESHOLD,
-        max_pixels=MAX_PIXELS,
-        batch_size=batch_size,
-        threads=threads,
-    )
     detector = Detector(_of_first_worker(checkpoint), settings)
     found = [detection_rows(detector(block)) for block in _fetched_blocks(truth)]
     return evaluate(pa.concat_tables(_gathered(found)), truth)

@@ -23,11 +23,13 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
 from pipelines import cluster, storage
+from pipelines.detector import DetectorSettings
 from pipelines.errors import InputError
 from pipelines.evaluation import Evaluation
 from pipelines.storage import Folder
 from pipelines.trainer import Recipe, Trainer, validate
 from pipelines.training_data import (
+    MAX_PIXELS,
     BatchLoader,
     TrainingData,
     epoch_rows,
@@ -41,6 +43,9 @@ from yolox_core import YOLOX, Convention, build_model
 CHECKPOINT = "model.pth"
 SETTINGS = "training.json"
 VALIDATION_BATCH_SIZE = 16
+SCORE_THRESHOLD = 0.01
+NMS_THRESHOLD = 0.65
+"""Those of the official evaluation."""
 MAX_FAILURES = 3
 """Times that a worker group is started again; a fault of the data would come back for ever."""
 
@@ -236,7 +241,16 @@ def _validate(
     weights = trainer.checkpoint(data.class_names)
     if _is_first_worker():
         Folder(config.output).write(CHECKPOINT, weights)
-    return validate(weights, data.val, config.canvas_size, VALIDATION_BATCH_SIZE, threads)
+    settings = DetectorSettings(
+        input_size=config.canvas_size,
+        score_threshold=SCORE_THRESHOLD,
+        nms_threshold=NMS_THRESHOLD,
+        max_pixels=MAX_PIXELS,
+        batch_size=VALIDATION_BATCH_SIZE,
+        threads=threads,
+        device=ray.train.torch.get_device().type,
+    )
+    return validate(weights, data.val, settings)
 
 
 def _report(trainer: Trainer, report: WorkerReport) -> None:
@@ -273,7 +287,7 @@ def _prepare(
     trainer = Trainer(config, model, preprocessing, steps, ray.train.torch.get_device())
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
-            trainer.load_state_dict(torch.load(Path(folder, _STATE), weights_only=True))
+            trainer.load_state_dict(_read_state(Path(folder, _STATE)))
     loader = BatchLoader(
         data.train,
         config.canvas_size,
@@ -282,6 +296,12 @@ def _prepare(
         threads=threads,
     )
     return trainer, loader
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    # To the CPU first: the file names the GPU of the worker that wrote it, which is not each one's.
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
 
 
 def start_model(config: TrainingConfig, class_names: Sequence[str]) -> tuple[YOLOX, Convention]:

@@ -17,6 +17,7 @@ def _detector(checkpoint: bytes, size: tuple[int, int] = (64, 64), **changes: ob
         "max_pixels": 100_000_000,
         "batch_size": 2,
         "threads": 2,
+        "device": "cpu",
     }
     return Detector(checkpoint, DetectorSettings(**(settings | changes)))
 

@@ -84,6 +84,7 @@ def test_the_checkpoint_finds_objects(folder: Path, trained: TrainingSummary) ->
         max_pixels=10**8,
         batch_size=2,
         threads=1,
+        device="cpu",
     )
     table, _ = read_training_table(str(folder / "truth.parquet"))
     bodies = [Path(uri).read_bytes() for uri in table["image_uri"][:2].to_pylist()]
