@@ -102,7 +102,7 @@ def test_a_killed_run_goes_on_and_ends_like_an_unbroken_one(
     _wait_for_parts(Folder(broken), 2)
     os.killpg(driver.pid, signal.SIGKILL)
     assert driver.wait() == -signal.SIGKILL
-    committed = Folder(broken).list("images")
+    committed = _wait_until_quiet(Folder(broken))
 
     resumed = label_images(LabellingConfig(table=broken, **flags, **settings))
     assert resumed.record.attempts == 2
@@ -119,6 +119,15 @@ def _wait_for_parts(table: Folder, count: int) -> None:
     while len(table.list("images")) < count:
         assert time.monotonic() < deadline, "the driver wrote nothing"
         time.sleep(0.05)
+
+
+def _wait_until_quiet(table: Folder) -> list[str]:
+    """What is committed once the killed driver's workers are gone too, which takes Ray a moment."""
+    committed: list[str] = []
+    while committed != (found := table.list("images")):
+        committed = found
+        time.sleep(3)
+    return committed
 
 
 def test_the_official_nano_weights_reach_their_ap_through_the_tables(
