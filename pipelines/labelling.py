@@ -100,7 +100,6 @@ class LabellingSummary:
     record: RunRecord
     labelled_now: int
     """Rows written by this attempt; 0 where there was nothing left to do."""
-    orphans_deleted: int
 
     @property
     def ledger(self) -> Ledger:
@@ -121,21 +120,21 @@ def label_images(config: LabellingConfig) -> LabellingSummary:
         raise InputError(f"table={config.table!r} cannot be used: {error}") from error
     folders = runs.folders_of(table, record)
     if record.status == runs.COMPLETE:
-        return LabellingSummary(record, labelled_now=0, orphans_deleted=0)
+        return LabellingSummary(record, labelled_now=0)
 
     cluster.connect()
     cpus, gpus = cluster.resources()
     plan = cluster.plan_actors(cpus, gpus, config.num_actors, config.gpus_per_actor)
     record = runs.begin_attempt(record)
     runs.write_record(table, record)
-    orphans = delete_orphans(folders)
+    delete_orphans(folders)
     try:
         record, written = _run(config, plan, weights, record, folders)
     except Exception:
         runs.write_record(table, replace(record, status=runs.FAILED))
         raise
     runs.write_record(table, record)
-    return LabellingSummary(record, written, orphans)
+    return LabellingSummary(record, written)
 
 
 def _open_run(config: LabellingConfig, checkpoint: Checkpoint, table: Folder) -> RunRecord:
