@@ -10,15 +10,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import botocore.session
 import pyarrow as pa
 import pyarrow.dataset as pads
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import s3fs
 from botocore.exceptions import BotoCoreError, ClientError
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
-from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from pipelines.errors import InputError
 
@@ -145,17 +147,27 @@ class Folder:
 
         Fields `date` and `run` of the schema are read from the folders' names (`date=…/run=…`).
         """
-        filesystem = PyFileSystem(FSSpecHandler(self._filesystem))
         paths = [self._filesystem._strip_protocol(self._path(name)) for name in names]
         if not paths:
             return pads.dataset(schema.empty_table())
         return pads.dataset(
-            paths, schema=schema, filesystem=filesystem, format="parquet", partitioning=_PARTITIONS
+            paths,
+            schema=schema,
+            filesystem=self._arrow_filesystem(),
+            format="parquet",
+            partitioning=_PARTITIONS,
         )
 
     @cached_property
     def _filesystem(self) -> AbstractFileSystem:
         return s3_filesystem() if is_s3(self.uri) else LocalFileSystem()
+
+    def _arrow_filesystem(self) -> pafs.FileSystem:
+        # Arrow's own, never one that wraps fsspec: Scanner.to_reader(), which DuckDB calls, keeps
+        # Python's lock while it waits for threads that a filesystem in Python makes wait for it.
+        if is_s3(self.uri):
+            return _arrow_s3_filesystem(split_s3_uri(self.uri)[0])
+        return pafs.LocalFileSystem()
 
     def _path(self, name: str) -> str:
         return f"{self.uri.rstrip('/')}/{name}"
@@ -180,6 +192,25 @@ class RunFolders:
     @property
     def detections(self) -> Folder:
         return self.table.below(f"detections/date={self.date}/run={self.run}")
+
+
+def _arrow_s3_filesystem(bucket: str) -> pafs.S3FileSystem:
+    """Arrow's S3 client, told what botocore finds in the AWS variables and files."""
+    session = botocore.session.get_session()
+    client = session.create_client("s3")
+    region = client.head_bucket(Bucket=bucket).get("BucketRegion", client.meta.region_name)
+    endpoint = urlsplit(client.meta.endpoint_url)
+    is_aws = str(endpoint.hostname).endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    keys = session.get_credentials().get_frozen_credentials()
+    return pafs.S3FileSystem(
+        access_key=keys.access_key,
+        secret_key=keys.secret_key,
+        session_token=keys.token,
+        region=region,
+        scheme=endpoint.scheme,
+        # AWS has an endpoint for each region, which Arrow knows.
+        endpoint_override=None if is_aws else f"{endpoint.netloc}{endpoint.path}",
+    )
 
 
 _TEMPORARY = ".tmp"

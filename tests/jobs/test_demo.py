@@ -11,7 +11,10 @@ from pipelines.query import open_table
 
 def _demo(folder: Path) -> str:
     command = [sys.executable, "-m", "jobs.demo"]
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+    demo = subprocess.run(
+        command, cwd=folder, check=True, capture_output=True, text=True, timeout=300
+    )
+    return demo.stdout
 
 
 @pytest.mark.ray

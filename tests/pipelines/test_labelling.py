@@ -101,7 +101,7 @@ def test_a_killed_run_goes_on_and_ends_like_an_unbroken_one(
     driver = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
     _wait_for_parts(Folder(broken), 2)
     os.killpg(driver.pid, signal.SIGKILL)
-    assert driver.wait() == -signal.SIGKILL
+    assert driver.wait(timeout=60) == -signal.SIGKILL
     committed = _wait_until_quiet(Folder(broken))
 
     resumed = label_images(LabellingConfig(table=broken, **flags, **settings))
