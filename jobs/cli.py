@@ -6,6 +6,7 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import wraps
+from itertools import zip_longest
 from typing import TypeVar
 
 import jsonargparse
@@ -84,6 +85,9 @@ def _module_name() -> str:
 
 
 def _spell_out_switches(config_class: type, args: Sequence[str]) -> list[str]:
-    """A bare `--all_runs` means true; jsonargparse wants `--all_runs=true`."""
+    """A bare `--all_runs` means true; jsonargparse wants `--all_runs true`."""
     switches = {f"--{field.name}" for field in fields(config_class) if field.type is bool}
-    return [f"{arg}=true" if arg in switches else arg for arg in args]
+    return [
+        f"{arg}=true" if arg in switches and following not in ("true", "false") else arg
+        for arg, following in zip_longest(args, args[1:])
+    ]

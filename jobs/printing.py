@@ -25,14 +25,14 @@ _UNBOUNDED = 1_000_000
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
 
 
-def print_table(table: pa.Table, title: str | None = None) -> None:
+def print_table(table: pa.Table, title: str | None = None, max_rows: int = MAX_ROWS_SHOWN) -> None:
     """Print the first rows for reading, numbers grouped by thousands and right-aligned.
 
     Rows of many columns that do not fit side by side are printed one below the other.
     """
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
     # As Text, for a value like "[red]" is no markup.
-    rows = [[Text(_readable(v)) for v in row] for row in _rows(table.slice(0, MAX_ROWS_SHOWN))]
+    rows = [[Text(_readable(v)) for v in row] for row in _rows(table.slice(0, max_rows))]
     shown = _side_by_side(table.schema, rows)
     unbounded = console.options.update(width=_UNBOUNDED)
     too_wide = console.measure(shown, options=unbounded).maximum > console.width
@@ -43,8 +43,8 @@ def print_table(table: pa.Table, title: str | None = None) -> None:
             console.print(_below_each_other(table.column_names, row))
     else:
         console.print(shown)
-    if table.num_rows > MAX_ROWS_SHOWN:
-        console.print(f"the first {MAX_ROWS_SHOWN} of {table.num_rows:,} rows", highlight=False)
+    if table.num_rows > max_rows:
+        console.print(f"the first {max_rows} of {table.num_rows:,} rows", highlight=False)
     elif not table.num_rows:
         console.print("no rows")
 

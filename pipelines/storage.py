@@ -138,9 +138,17 @@ class Folder:
         """Names of all files below a sub-folder, sorted; empty where there is no such folder."""
         root = self._path(below) if below else self.uri
         strip = len(self._filesystem._strip_protocol(self.uri).rstrip("/")) + 1
-        names = (path[strip:] for path in self._filesystem.find(root))
+        found = self._filesystem.find(root, detail=True)
+        # s3fs lists a prefix itself, as a directory, if its first file is written meanwhile.
+        names = (path[strip:] for path, info in found.items() if info["type"] != "directory")
         # A temporary file that a killed process left behind is not a file of the folder.
         return sorted(name for name in names if not name.endswith(_TEMPORARY))
+
+    def unfinished(self) -> tuple[str, ...]:
+        """Paths of what a killed process was writing; on S3 nothing is left of that."""
+        if is_s3(self.uri):
+            return ()
+        return tuple(sorted(str(path) for path in Path(self.uri).rglob(f".*{_TEMPORARY}")))
 
     def dataset(self, names: Iterable[str], schema: pa.Schema) -> pads.Dataset:
         """The Parquet files of these names as one Arrow dataset; no names make an empty one.
@@ -153,7 +161,7 @@ class Folder:
         return pads.dataset(
             paths,
             schema=schema,
-            filesystem=self._arrow_filesystem(),
+            filesystem=self.arrow_filesystem(),
             format="parquet",
             partitioning=_PARTITIONS,
         )
@@ -162,9 +170,10 @@ class Folder:
     def _filesystem(self) -> AbstractFileSystem:
         return s3_filesystem() if is_s3(self.uri) else LocalFileSystem()
 
-    def _arrow_filesystem(self) -> pafs.FileSystem:
-        # Arrow's own, never one that wraps fsspec: Scanner.to_reader(), which DuckDB calls, keeps
-        # Python's lock while it waits for threads that a filesystem in Python makes wait for it.
+    def arrow_filesystem(self) -> pafs.FileSystem:
+        """Arrow's filesystem for this folder, whose paths have no `s3://`."""
+        # Never one that wraps fsspec: Scanner.to_reader(), which DuckDB calls, keeps Python's lock
+        # while it waits for threads that a filesystem in Python makes wait for that lock.
         if is_s3(self.uri):
             return _arrow_s3_filesystem(split_s3_uri(self.uri)[0])
         return pafs.LocalFileSystem()
