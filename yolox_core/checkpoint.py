@@ -1,6 +1,6 @@
 """Checkpoints on disk: ours, the official ones and the seed's, read as they are.
 
-* ours: metadata beside the weights, see `save_checkpoint`;
+* ours: metadata beside the weights, see `save_checkpoint` and, for others, `save_safetensors`;
 * official: a dict with the weights under "model";
 * seed: the bare state dict.
 
@@ -9,15 +9,18 @@ Only tensors and plain values are ever unpickled: a checkpoint cannot run code.
 
 import hashlib
 import io
+import json
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
 import numpy as np
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from yolox_core.coco_classes import COCO_CLASSES
@@ -26,6 +29,9 @@ from yolox_core.letterbox import Convention
 from yolox_core.yolox import YOLOX, check_input_size
 
 _FORMAT = "yolox_core/1"
+_METADATA = "yolox_core"
+"""Key of our metadata, one JSON text, in the header of a safetensors file."""
+_SAFETENSORS = ".safetensors"
 _STEM = "backbone.backbone.stem.conv.conv.weight"
 _CLASS_BIAS = "head.cls_preds.0.bias"
 _DEPTHWISE = "backbone.backbone.dark2.0.dconv.conv.weight"
@@ -59,7 +65,7 @@ class Checkpoint:
 
 
 def load_checkpoint(source: str | os.PathLike[str] | BinaryIO) -> Checkpoint:
-    """Read a checkpoint of any of the three kinds.
+    """Read a checkpoint of any of the three kinds, ours as a torch or as a safetensors file.
 
     Official and seed files do not say what they were trained on: 80 classes are taken for
     COCO's, others are named class_0, class_1 ...; the input size is 416 for nano and tiny, 640
@@ -72,7 +78,8 @@ def load_checkpoint(source: str | os.PathLike[str] | BinaryIO) -> Checkpoint:
         CheckpointError: the file is missing, damaged, or not a YOLOX checkpoint.
     """
     name, content = _read(source)
-    stored = _unpickle(name, content)
+    read = _read_safetensors if _is_safetensors(name, content) else _unpickle
+    stored = read(name, content)
     weights = stored.get("model", stored)
     config = _recognise(name, weights, stored.get("activation", "silu"))
     model = _build(name, config, weights)
@@ -111,23 +118,57 @@ def save_checkpoint(
     Raises:
         ValueError: the metadata does not fit the model.
     """
-    _check_metadata(model.config, class_names, input_size, preprocessing)
-    stored = {
+    stored = _metadata(model.config, class_names, input_size, preprocessing)
+    stored["model"] = model.state_dict()
+    _write(target, lambda file: torch.save(stored, file))
+
+
+def save_safetensors(
+    target: str | os.PathLike[str] | BinaryIO,
+    model: YOLOX,
+    *,
+    class_names: Sequence[str],
+    input_size: tuple[int, int],
+    preprocessing: Convention,
+) -> None:
+    """Write a file to publish: it can hold no code, and `load_checkpoint` needs nothing else.
+
+    The same model gives the same bytes. Arguments and errors are those of `save_checkpoint`.
+    """
+    metadata = _metadata(model.config, class_names, input_size, preprocessing)
+    weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+    # In one key, for the library writes several in a random order.
+    content = safetensors.torch.save(weights, {_METADATA: json.dumps(metadata)})
+    _write(target, lambda file: file.write(content))
+
+
+def _metadata(
+    config: ModelConfig,
+    class_names: Sequence[str],
+    input_size: tuple[int, int],
+    preprocessing: Convention,
+) -> dict[str, Any]:
+    """What a file of ours holds beside the weights."""
+    _check_metadata(config, class_names, input_size, preprocessing)
+    return {
         "format": _FORMAT,
-        "model": model.state_dict(),
-        "activation": model.config.activation,
+        "activation": config.activation,
         "class_names": list(class_names),
         "input_size": list(input_size),
         "preprocessing": preprocessing,
     }
+
+
+def _write(target: str | os.PathLike[str] | BinaryIO, save: Callable[[BinaryIO], object]) -> None:
+    """Save to an open file, or to a path as a whole or not at all."""
     if not isinstance(target, str | os.PathLike):
-        torch.save(stored, target)
+        save(target)
         return
     path = Path(target)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with open(temporary, "wb") as file:
-            torch.save(stored, file)
+            save(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -144,6 +185,31 @@ def _read(source: str | os.PathLike[str] | BinaryIO) -> tuple[str, bytes]:
         return os.fspath(source), Path(source).read_bytes()
     except OSError as error:
         raise CheckpointError(f"{os.fspath(source)}: {error.strerror}") from error
+
+
+def _is_safetensors(name: str, content: bytes) -> bool:
+    """By the header, JSON after eight bytes of length; by the name where that is damaged."""
+    return content[8:9] == b"{" or name.endswith(_SAFETENSORS)
+
+
+def _read_safetensors(name: str, content: bytes) -> dict[str, Any]:
+    """What `_unpickle` gives for a torch file of ours."""
+    try:
+        weights = safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise CheckpointError(f"{name}: not a safetensors file, or damaged: {error}") from error
+    header_bytes = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + header_bytes]).get("__metadata__", {})
+    if _METADATA not in metadata:
+        raise CheckpointError(
+            f"{name}: a safetensors file without {_METADATA!r} in its metadata, which says what "
+            "the weights are for: give one that save_safetensors wrote"
+        )
+    try:
+        stored = dict(json.loads(metadata[_METADATA]))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{name}: its metadata is not a JSON object") from error
+    return {"format": None} | stored | {"model": weights}
 
 
 def _unpickle(name: str, content: bytes) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from torch import Tensor
 
 Convention = Literal["official", "seed"]
 
-_GREY = {"official": 114, "seed": 128}
+PADDING_GREY: dict[Convention, int] = {"official": 114, "seed": 128}
+"""Of the canvas around an image, in all three channels."""
+
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -31,6 +33,14 @@ class LetterboxTransform:
     """(vertical, horizontal) factor."""
     offset: tuple[int, int]
     """(top, left) letterboxed pixels of padding."""
+    content_size: tuple[int, int]
+    """(height, width) of the resized image on the canvas, in letterboxed pixels."""
+
+    @property
+    def content_xyxy(self) -> tuple[int, int, int, int]:
+        """The part of the canvas that is image and not padding, letterboxed pixels."""
+        (top, left), (height, width) = self.offset, self.content_size
+        return left, top, left + width, top + height
 
     def to_original(self, boxes_xyxy: NDArray[Any]) -> NDArray[Any]:
         """(N, 4) float xyxy, letterboxed pixels to original ones, clipped to the image."""
@@ -79,10 +89,11 @@ def letterbox(
         top, left = (size[0] - new_height) // 2, (size[1] - new_width) // 2
 
     canvas = np.empty((*size, 3), dtype=np.uint8) if out is None else out
-    canvas[...] = _GREY[convention]
+    canvas[...] = PADDING_GREY[convention]
     resized = _resize(image, (new_height, new_width), convention)
     canvas[top : top + new_height, left : left + new_width] = resized
-    return canvas, LetterboxTransform((height, width), scale, (top, left))
+    transform = LetterboxTransform((height, width), scale, (top, left), (new_height, new_width))
+    return canvas, transform
 
 
 def to_model_input(canvases: Tensor, convention: Convention) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows
@@ -10,7 +10,15 @@ from torch import Tensor
 
 from yolox_core.anchors import AnchorPoints, anchor_points, decode_boxes, flatten_levels
 from yolox_core.boxes import cxcywh_to_xyxy, paired_giou, paired_iou
-from yolox_core.simota import OFFICIAL_RULE, SEED_RULE, Assignment, simota_assign
+from yolox_core.simota import (
+    MOST_POINTS_PER_TARGET,
+    OFFICIAL_RULE,
+    SEED_RULE,
+    Assignment,
+    compact,
+    simota_assign,
+    take_points,
+)
 
 _RULES = {"official": OFFICIAL_RULE, "seed": SEED_RULE}
 _IOU_WEIGHT = 5.0
@@ -20,8 +28,8 @@ _IOU_WEIGHT = 5.0
 class YOLOXLoss:
     """Loss of raw outputs against targets, in float32 whatever the model's dtype.
 
-    B = images, M = targets, A = anchor points, C = classes. Everything is computed for all
-    anchor points and masked: on a GPU nothing waits for the device.
+    B = images, M = targets, A = anchor points, C = classes. Box and class losses are computed for
+    as many points as could be foreground, and masked: on a GPU nothing waits for the device.
     """
 
     num_classes: int
@@ -53,20 +61,22 @@ class YOLOXLoss:
         self._check(raw, targets)
         flat = flatten_levels(raw).float()
         targets = targets.to(flat)
-        raw_boxes, classes = flat[..., :4], flat[..., 5:]
-        objectness = flat[..., 4]
+        # Not slices, each of whose gradients would be as large as all of `flat`.
+        raw_boxes, objectness, classes = flat.split_with_sizes((4, 1, self.num_classes), dim=-1)
+        objectness = objectness.squeeze(-1)
         points = anchor_points(raw)
         boxes = decode_boxes(raw_boxes.detach(), points)
         match = simota_assign(boxes, objectness, classes, points, targets, _RULES[self.rule])
 
+        most = min(MOST_POINTS_PER_TARGET * targets.shape[1], boxes.shape[1])
+        foreground = _foreground(raw_boxes, classes, points, match, most)
         num_foreground = match.foreground.sum()
         count = num_foreground.clamp(min=1)
-        foreground = match.foreground.float()
         losses = {
-            "iou": _IOU_WEIGHT * self._box_loss(raw_boxes, points, match) / count,
-            "objectness": _cross_entropy(objectness, foreground).sum() / count,
-            "class": _class_loss(classes, match) / count,
-            "l1": (_l1_loss(raw_boxes, points, match) if use_l1 else flat.new_zeros(())) / count,
+            "iou": _IOU_WEIGHT * self._box_loss(foreground) / count,
+            "objectness": _cross_entropy(objectness, match.foreground.float()).sum() / count,
+            "class": _class_loss(foreground) / count,
+            "l1": (_l1_loss(foreground) if use_l1 else flat.new_zeros(())) / count,
         }
         num_nonfinite = (~boxes.isfinite().all(dim=-1)).sum()
         return {
@@ -86,14 +96,29 @@ class YOLOXLoss:
         if targets.device.type == "cpu":
             check_targets(targets, self.num_classes)
 
-    def _box_loss(self, raw_boxes: Tensor, points: AnchorPoints, match: Assignment) -> Tensor:
-        # Background points are masked before exp(): an overflow times a gradient of 0 is NaN.
-        predicted = decode_boxes(_foreground_only(raw_boxes, match), points)
-        target = _foreground_only(match.targets[..., 1:], match)
+    def _box_loss(self, foreground: "_Foreground") -> Tensor:
+        predicted = decode_boxes(foreground.raw_boxes, foreground.points)
         overlap = paired_giou if self.iou_loss == "giou" else paired_iou
-        iou = overlap(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(target))
+        iou = overlap(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(foreground.targets[..., 1:]))
         loss = 1 - iou if self.iou_loss == "giou" else 1 - iou**2
-        return _foreground_only(loss, match).sum()
+        return _sum(loss, foreground)
+
+
+class _Foreground(NamedTuple):
+    """Foreground points in P places per image; those left over hold background."""
+
+    used: Tensor
+    """(B, P) bool."""
+    raw_boxes: Tensor
+    """(B, P, 4) what the model says; zeros in places left over, as in `targets`."""
+    classes: Tensor
+    """(B, P, C) before sigmoid."""
+    points: AnchorPoints
+    """Cells (B, P, 2) and strides (B, P, 1)."""
+    targets: Tensor
+    """(B, P, 5) what it should say."""
+    iou: Tensor
+    """(B, P) float32: IoU of the predicted box with it."""
 
 
 def check_targets(targets: Tensor, num_classes: int) -> None:
@@ -126,26 +151,42 @@ def check_targets(targets: Tensor, num_classes: int) -> None:
         )
 
 
-def _class_loss(classes: Tensor, match: Assignment) -> Tensor:
-    class_ids = torch.arange(classes.shape[-1], device=classes.device)
-    one_hot = class_ids == match.targets[..., :1]  # (B, A, C)
-    loss = _cross_entropy(classes, one_hot * match.iou[..., None]).sum(dim=-1)
-    return _foreground_only(loss, match).sum()
+def _foreground(
+    raw_boxes: Tensor, classes: Tensor, points: AnchorPoints, match: Assignment, most: int
+) -> _Foreground:
+    """The foreground, of which there are at most `most` points in an image."""
+    index, used = compact(match.foreground, most)
+    return _Foreground(
+        used=used,
+        # Zeros before exp(), where an overflow times a gradient of 0 would be NaN.
+        raw_boxes=take_points(raw_boxes, index).where(used[..., None], 0),
+        classes=take_points(classes, index),
+        points=AnchorPoints(points.cells[index], points.strides[index]),
+        targets=take_points(match.targets, index).where(used[..., None], 0),
+        iou=match.iou.gather(1, index),
+    )
 
 
-def _l1_loss(raw_boxes: Tensor, points: AnchorPoints, match: Assignment) -> Tensor:
+def _class_loss(foreground: _Foreground) -> Tensor:
+    class_ids = torch.arange(foreground.classes.shape[-1], device=foreground.classes.device)
+    one_hot = class_ids == foreground.targets[..., :1]  # (B, P, C)
+    loss = _cross_entropy(foreground.classes, one_hot * foreground.iou[..., None])
+    return _sum(loss.sum(dim=-1), foreground)
+
+
+def _l1_loss(foreground: _Foreground) -> Tensor:
     """Distance to the raw numbers that would decode to the target."""
-    centre = match.targets[..., 1:3] / points.strides - points.cells
-    size = (match.targets[..., 3:] / points.strides + 1e-8).log()
-    target = _foreground_only(torch.cat((centre, size), dim=-1), match)
-    return (_foreground_only(raw_boxes, match) - target).abs().sum()
+    cells, strides = foreground.points
+    centre = foreground.targets[..., 1:3] / strides - cells
+    size = (foreground.targets[..., 3:] / strides + 1e-8).log()
+    distance = (foreground.raw_boxes - torch.cat((centre, size), dim=-1)).abs()
+    return _sum(distance.sum(dim=-1), foreground)
 
 
 def _cross_entropy(logits: Tensor, probabilities: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, probabilities, reduction="none")
 
 
-def _foreground_only(values: Tensor, match: Assignment) -> Tensor:
-    """(B, A) or (B, A, n) values, 0 for background whatever stood there."""
-    mask = match.foreground
-    return values.where(mask if values.ndim == mask.ndim else mask[..., None], 0)
+def _sum(values: Tensor, foreground: _Foreground) -> Tensor:
+    """Sum of (B, P) values, those of places left over apart."""
+    return values.where(foreground.used, 0).sum()

@@ -1,40 +1,53 @@
-"""The official recipe's optimizer, learning rate and moving average of the weights."""
+"""Optimizers, learning rates of both references, and the moving average of the weights."""
 
 import copy
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from yolox_core.yolox import YOLOX
 
+OptimizerName = Literal["sgd", "adamw"]
+
 
 def build_optimizer(
-    model: nn.Module, *, lr: float, momentum: float = 0.9, weight_decay: float = 5e-4
-) -> torch.optim.SGD:
-    """SGD with Nesterov momentum, decaying the weights of convolutions only.
+    model: nn.Module,
+    *,
+    lr: float,
+    name: OptimizerName = "sgd",
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum, or AdamW; both decay the weights of convolutions only.
 
-    Its three parameter groups are the BatchNorm weights, the convolution weights (decayed) and
-    all biases. `lr` is for the whole batch: the official one is 0.01 / 64 per image.
+    The three parameter groups are the BatchNorm weights, the convolution weights (decayed) and
+    all biases.
+
+    Args:
+        lr: for the whole batch; the official one, for SGD, is 0.01 / 64 per image.
+        momentum: of SGD, and AdamW's first beta.
     """
     norm_weights: list[nn.Parameter] = []
     conv_weights: list[nn.Parameter] = []
     biases: list[nn.Parameter] = []
     for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if name == "bias":
+        for key, parameter in module.named_parameters(recurse=False):
+            if key == "bias":
                 biases.append(parameter)
-            elif isinstance(module, nn.BatchNorm2d):
+            elif isinstance(module, nn.modules.batchnorm._BatchNorm):  # SyncBatchNorm too
                 norm_weights.append(parameter)
             else:
                 conv_weights.append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": norm_weights},
+        {"params": norm_weights, "weight_decay": 0.0},
         {"params": conv_weights, "weight_decay": weight_decay},
-        {"params": biases},
+        {"params": biases, "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=True)
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999))
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
 
 
 def warmup_cosine(
@@ -62,6 +75,29 @@ def warmup_cosine(
         return min_lr
     progress = (step - warmup_steps) / (last_cosine_step - warmup_steps)
     return min_lr + 0.5 * (base_lr - min_lr) * (1 + math.cos(math.pi * progress))
+
+
+def seed_cosine(epoch: int, *, base_lr: float, total_epochs: int) -> float:
+    """The seed tutorial's learning rate of an epoch, counted from 0: warm-up, cosine, constant.
+
+    Warm-up and the constant end take a twentieth of the epochs each, 1 to 3 and 1 to 15 of them;
+    the rate rises from a tenth and falls to a hundredth of `base_lr`.
+    """
+    warmup_epochs = min(max(0.05 * total_epochs, 1), 3)
+    last_cosine_epoch = total_epochs - min(max(0.05 * total_epochs, 1), 15)
+    start_lr, min_lr = max(0.1 * base_lr, 1e-6), 0.01 * base_lr
+    if epoch <= warmup_epochs:
+        return start_lr + (base_lr - start_lr) * (epoch / warmup_epochs) ** 2
+    if epoch >= last_cosine_epoch:
+        return min_lr
+    progress = (epoch - warmup_epochs) / (last_cosine_epoch - warmup_epochs)
+    return min_lr + 0.5 * (base_lr - min_lr) * (1 + math.cos(math.pi * progress))
+
+
+def seed_step(epoch: int, *, base_lr: float, total_epochs: int) -> float:
+    """The seed tutorial's other learning rate: ten equal steps from `base_lr` to a hundredth."""
+    step = math.floor(10 * epoch / total_epochs)
+    return float(base_lr * 0.01 ** (step / 9))
 
 
 class ModelEMA:

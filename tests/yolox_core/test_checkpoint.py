@@ -1,11 +1,13 @@
 import hashlib
 import io
+import json
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from yolox_core import (
@@ -17,6 +19,7 @@ from yolox_core import (
     build_model,
     load_checkpoint,
     save_checkpoint,
+    save_safetensors,
 )
 
 
@@ -32,6 +35,19 @@ def save_nano(path: Path, **changes: Any) -> Path:
     stored = torch.load(path, weights_only=True) | changes
     torch.save({key: value for key, value in stored.items() if value is not None}, path)
     return path
+
+
+def published_nano() -> bytes:
+    """A safetensors file of ours."""
+    file = io.BytesIO()
+    save_safetensors(
+        file,
+        build_model("nano", num_classes=2),
+        class_names=("cat", "größer"),
+        input_size=(320, 416),
+        preprocessing="seed",
+    )
+    return file.getvalue()
 
 
 def assert_same_weights(a: YOLOX, b: YOLOX) -> None:
@@ -72,6 +88,80 @@ def test_checkpoints_travel_through_open_files() -> None:
     loaded = load_checkpoint(io.BytesIO(content))
     assert_same_weights(loaded.model, model)
     assert loaded.sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_safetensors_files_round_trip(tmp_path: Path) -> None:
+    model = build_model("tiny", num_classes=2, activation="relu")
+    path = tmp_path / "model.safetensors"
+    save_safetensors(
+        path, model, class_names=["cat", "größer"], input_size=(320, 416), preprocessing="seed"
+    )
+    loaded = load_checkpoint(path)
+    assert_same_weights(loaded.model, model)
+    assert loaded.model.config == model.config
+    assert loaded.class_names == ("cat", "größer")
+    assert loaded.input_size == (320, 416)
+    assert loaded.preprocessing == "seed"
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert list(tmp_path.iterdir()) == [path]  # no temporary file stays
+
+
+def test_a_safetensors_file_is_known_by_its_content_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "model.pth").write_bytes(published_nano())
+    assert load_checkpoint(tmp_path / "model.pth").class_names == ("cat", "größer")
+    assert load_checkpoint(io.BytesIO(published_nano())).preprocessing == "seed"
+
+
+def test_a_model_in_channels_last_gives_the_same_safetensors_bytes() -> None:
+    model = build_model("nano", num_classes=1)
+    files = [io.BytesIO(), io.BytesIO()]
+    for file, memory_format in zip(
+        files, (torch.contiguous_format, torch.channels_last), strict=True
+    ):
+        save_safetensors(
+            file,
+            model.to(memory_format=memory_format),
+            class_names=["a"],
+            input_size=(416, 416),
+            preprocessing="official",
+        )
+    assert files[0].getvalue() == files[1].getvalue()
+
+
+@pytest.mark.parametrize("keep", [0, 5, 9, 1000, 1_000_000])
+def test_a_truncated_safetensors_file_is_named(keep: int, tmp_path: Path) -> None:
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(published_nano()[:keep])
+    with pytest.raises(CheckpointError, match=r"cut\.safetensors: not a safetensors file, or dam"):
+        load_checkpoint(path)
+
+
+def test_a_safetensors_file_of_others_is_told_from_ours(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    weights = build_model("nano", num_classes=1).state_dict()
+    safetensors.torch.save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="without 'yolox_core' in its metadata"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ("no JSON", "not a JSON object"),
+        ("[1, 2]", "not a JSON object"),
+        ("{}", "its format is None"),
+        (json.dumps({"format": "yolox_core/99"}), "its format is 'yolox_core/99'"),
+        (json.dumps({"format": "yolox_core/1"}), "'input_size' is missing"),
+    ],
+)
+def test_bad_metadata_of_a_safetensors_file_is_refused(
+    metadata: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "ours.safetensors"
+    weights = build_model("nano", num_classes=1).state_dict()
+    safetensors.torch.save_file(weights, path, metadata={"yolox_core": metadata})
+    with pytest.raises(CheckpointError, match=rf"ours\.safetensors: .*{message}"):
+        load_checkpoint(path)
 
 
 @pytest.mark.parametrize("preset", PRESETS[:3])

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from pathlib import Path
@@ -6,7 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from yolox_core import PRESETS, ModelEMA, build_model, build_optimizer, ema_decay, warmup_cosine
+from yolox_core import (
+    PRESETS,
+    ModelEMA,
+    build_model,
+    build_optimizer,
+    ema_decay,
+    seed_cosine,
+    seed_step,
+    warmup_cosine,
+)
 
 GROUP_SIZES = {
     "nano": (104, 113, 113),
@@ -27,6 +37,32 @@ def test_groups_are_norm_weights_decayed_conv_weights_and_biases(preset: str) ->
     assert [g["weight_decay"] for g in optimizer.param_groups] == [0, 5e-4, 0]
     assert {g["momentum"] for g in optimizer.param_groups} == {0.9}
     assert all(g["nesterov"] for g in optimizer.param_groups)
+
+
+def test_adamw_decays_the_same_weights() -> None:
+    model = build_model("nano")
+    sgd, adamw = (build_optimizer(model, lr=0.01, name=name) for name in ("sgd", "adamw"))
+    assert isinstance(adamw, torch.optim.AdamW)
+    for of_adamw, of_sgd in zip(adamw.param_groups, sgd.param_groups, strict=True):
+        assert of_adamw["weight_decay"] == of_sgd["weight_decay"]
+        assert len(of_adamw["params"]) == len(of_sgd["params"])
+
+
+@pytest.mark.parametrize("total_epochs", [30, 300])
+def test_the_seed_cosine_is_the_seeds(total_epochs: int, golden: Path) -> None:
+    values = json.loads((golden / "schedules.json").read_text())["bub_lr_per_epoch"]
+    for epoch, expected in values[str(total_epochs)].items():
+        lr = seed_cosine(int(epoch), base_lr=0.01, total_epochs=total_epochs)
+        assert lr == pytest.approx(expected, rel=1e-9), epoch
+
+
+def test_the_seed_steps_go_down_to_a_hundredth_in_ten_equal_ratios() -> None:
+    rates = [seed_step(epoch, base_lr=0.01, total_epochs=100) for epoch in range(100)]
+    assert rates[0] == rates[9] == 0.01
+    assert rates[90] == rates[99] == pytest.approx(0.0001)
+    of_steps = rates[::10]
+    ratios = [b / a for a, b in itertools.pairwise(of_steps)]
+    assert ratios == pytest.approx([0.01 ** (1 / 9)] * 9)
 
 
 def test_every_parameter_is_in_exactly_one_group() -> None:

@@ -1,0 +1,116 @@
+"""The augmentation of a training batch, all steps of it."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from yolox_core.augment.colour import hsv_jitter
+from yolox_core.augment.placement import draw_placements
+from yolox_core.augment.sampling import sample_mosaics
+from yolox_core.augment.settings import Augmentation
+from yolox_core.augment.targets import drop_invisible, is_visible, mixup_targets, mosaic_targets
+from yolox_core.augment.upload import upload
+
+
+@torch.no_grad()
+def augment_batch(
+    canvases: Tensor,
+    content: Tensor,
+    targets: Tensor,
+    batch_size: int,
+    augmentation: Augmentation,
+    generator: torch.Generator,
+    *,
+    combine: bool,
+) -> tuple[Tensor, Tensor]:
+    """Mosaic, affine and mixup, then colour jitter and mirroring, as in official training.
+
+    Targets whose shorter side is 1 pixel or less in the end are dropped, and no others. Pixels
+    are worked on where they are; a GPU is not waited for.
+
+    Args:
+        canvases: (N, H, W, 3) uint8 BGR, letterboxed. The first `batch_size` are the batch;
+            those that follow it may be tiles of a mosaic or half of a mixup.
+        content: (N, 4) int64 xyxy rectangle of the photo on each canvas; on the CPU.
+        targets: (N, M, 5) float32 class_id, cx, cy, w, h in letterboxed pixels, rows of zeros as
+            padding; on the CPU.
+        batch_size: B.
+        augmentation: probabilities and ranges.
+        generator: on the CPU; the only source of randomness.
+        combine: whether to make mosaics and mixups; the last epochs do without.
+
+    Returns:
+        (B, H, W, 3) uint8 canvases and (B, M', 5) targets, on the device of the canvases.
+
+    Raises:
+        ValueError: the batch is empty, or larger than what is given.
+    """
+    if not 1 <= batch_size <= len(canvases):
+        raise ValueError(
+            f"batch_size={batch_size}: there are {len(canvases)} canvases, of which the batch is "
+            "the first ones, at least 1"
+        )
+    if combine:
+        images, boxes = _combined(canvases, content, targets, batch_size, augmentation, generator)
+    else:
+        images, boxes = canvases[:batch_size], targets[:batch_size]
+    images = hsv_jitter(images, generator)
+    images, boxes = horizontal_flip(images, boxes, generator)
+    return images, upload(drop_invisible(boxes), canvases.device)
+
+
+def horizontal_flip(
+    canvases: Tensor, targets: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Mirror each image with probability one half.
+
+    Args:
+        canvases: (B, H, W, 3) uint8, on any device.
+        targets: (B, M, 5) class_id, cx, cy, w, h in letterboxed pixels, rows of zeros as padding;
+            on any device.
+        generator: on the CPU.
+
+    Returns:
+        New canvases and targets; padding stays zero.
+    """
+    flip = torch.rand(len(canvases), generator=generator) < 0.5
+    rows = upload(flip.nonzero().squeeze(1), canvases.device)
+    mirrored_canvases = canvases.index_copy(0, rows, canvases.index_select(0, rows).flip(2))
+
+    real = targets.ne(0).any(dim=-1)
+    mirrored = targets.clone()
+    mirrored[..., 1] = canvases.shape[2] - targets[..., 1]
+    flip = upload(flip, targets.device)
+    return mirrored_canvases, mirrored.where((flip[:, None] & real)[..., None], targets)
+
+
+def _combined(
+    canvases: Tensor,
+    content: Tensor,
+    targets: Tensor,
+    batch_size: int,
+    augmentation: Augmentation,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """The batch with some or all of its images turned into mosaics, some of those mixed up.
+
+    Returns:
+        (B, H, W, 3) uint8 canvases, and (B, 5M, 5) targets on the CPU.
+    """
+    size = (canvases.shape[1], canvases.shape[2])
+    placements = draw_placements(targets, batch_size, size, augmentation, generator)
+    if not len(placements.images):
+        return canvases[:batch_size], targets[:batch_size]
+    of_tiles = mosaic_targets(targets, content, placements, size)
+    is_mixed = placements.is_mixed & is_visible(of_tiles).any(dim=1)
+    of_mixups = mixup_targets(targets, placements, size) * is_mixed[:, None, None]
+
+    combined = targets.new_zeros(batch_size, 5 * targets.shape[1], 5)
+    combined[:, : targets.shape[1]] = targets[:batch_size]
+    combined[placements.images] = torch.cat((of_tiles, of_mixups), dim=1)
+
+    placements = replace(placements, is_mixed=is_mixed)
+    mosaics = sample_mosaics(canvases, content, placements, augmentation.padding)
+    rows = upload(placements.images, canvases.device)
+    return canvases[:batch_size].index_copy(0, rows, mosaics), combined
