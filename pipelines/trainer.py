@@ -1,111 +1,41 @@
-"""Trainer: one worker's model, optimizer and average through the epochs of a recipe. No Ray."""
+"""Trainer: one worker's model, optimizer and average through the epochs of a recipe. No Ray.
+
+Every random number is drawn from (seed, epoch, step, rank), so that the position in the data is all
+that a resumed run needs to know to draw the same ones.
+"""
 
 import io
 import math
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import torch
-import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
-from pipelines.detector import Detector, DetectorSettings
-from pipelines.evaluation import Evaluation, evaluate
-from pipelines.fetch import fetch_block
-from pipelines.parts import detection_rows
-from pipelines.training_data import MAX_IMAGE_BYTES, Batch
+from pipelines import workers
+from pipelines.augmenter import BatchAugmenter
+from pipelines.recipe import Recipe
+from pipelines.training_data import Batch
 from yolox_core import (
     YOLOX,
     Convention,
     ModelEMA,
     YOLOXLoss,
     build_optimizer,
-    check_input_size,
-    horizontal_flip,
-    hsv_jitter,
-    model_config,
+    multiscale_size,
+    resize_batch,
     save_checkpoint,
     to_model_input,
-    warmup_cosine,
 )
 
-NOMINAL_BATCH_SIZE = 64
-"""The batch that `learning_rate` is for."""
-
-_IMAGES_PER_BLOCK = 256
+MAX_SKIPPED_IN_A_ROW = 10
+"""Steps without a finite gradient after which a run is given up."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What decides the weights that come out, apart from the data. The defaults are official."""
-
-    preset: str = "s"
-    """nano, tiny, s, m, l or x."""
-    input_size: int | tuple[int, int] = 640
-    """Side, or [height, width], of the letterboxed images, in pixels; nano and tiny like 416."""
-    epochs: int = 300
-    """Times that every image is seen."""
-    batch_size: int = 64
-    """Images in one step, all workers together."""
-    learning_rate: float = 0.01
-    """For a batch of 64 images; it is scaled to the batch size."""
-    warmup_epochs: int = 5
-    """Epochs in which the learning rate rises."""
-    no_aug_epochs: int = 15
-    """Epochs at the end with a constant learning rate and the L1 loss."""
-    rule: Literal["official", "seed"] = "official"
-    """Whose label assignment."""
-    eval_every: int = 10
-    """Epochs between validations; the last epoch has one too."""
-    seed: int = 0
-    """Of the order of the images, the augmentation and the first weights."""
-
-    def __post_init__(self) -> None:
-        model_config(self.preset)
-        check_input_size(*self.canvas_size)
-        for name in ("epochs", "batch_size", "eval_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("warmup_epochs", "no_aug_epochs", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate={self.learning_rate}: must be a positive number")
-        if self.warmup_epochs + self.no_aug_epochs > self.epochs:
-            raise ValueError(
-                f"warmup_epochs={self.warmup_epochs} and no_aug_epochs={self.no_aug_epochs} are "
-                f"more than epochs={self.epochs}: give fewer of them, for example "
-                f"--warmup_epochs {self.epochs // 10} --no_aug_epochs {self.epochs // 5}"
-            )
-
-    @property
-    def canvas_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        size = self.input_size
-        return (size, size) if isinstance(size, int) else size
-
-    def uses_l1(self, epoch: int) -> bool:
-        """Whether an epoch, counted from 0, belongs to the last ones."""
-        return epoch >= self.epochs - self.no_aug_epochs
-
-    def is_validated(self, epochs_done: int) -> bool:
-        """Whether a validation is due after so many epochs."""
-        return epochs_done % self.eval_every == 0 or epochs_done == self.epochs
-
-    def lr_at(self, step: int, steps_per_epoch: int) -> float:
-        """Learning rate of a step, counted from 0 over all epochs."""
-        return warmup_cosine(
-            step,
-            base_lr=self.learning_rate * self.batch_size / NOMINAL_BATCH_SIZE,
-            steps_per_epoch=steps_per_epoch,
-            total_epochs=self.epochs,
-            warmup_epochs=self.warmup_epochs,
-            no_aug_epochs=self.no_aug_epochs,
-        )
+class TrainingDivergedError(RuntimeError):
+    """The loss is no longer finite, and no step could mend it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +53,27 @@ class EpochResult:
     """Anchor points that were assigned to a target, per step."""
     learning_rate: float
     """Of the last step."""
+    skipped_steps: int
+    """Steps whose gradient was not finite."""
     images: int
     seconds: float
+    wait_seconds: float
+    """Of them, those spent waiting for a batch."""
+    gpu_memory_bytes: int
+    """The most that torch held at once so far; 0 on a CPU."""
+
+
+@dataclass
+class _Position:
+    """How far the current epoch is."""
+
+    epoch: int = 0
+    """Whole epochs done."""
+    step: int = 0
+    """Steps done of the next one."""
+    skipped: int = 0
+    seconds: float = 0.0
+    wait_seconds: float = 0.0
 
 
 class Trainer:
@@ -143,65 +92,169 @@ class Trainer:
     ) -> None:
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
-        self.model = model.to(device).to(memory_format=torch.channels_last)
-        self.next_epoch = 0
-        """Counted from 0."""
         self._preprocessing = preprocessing
         self._device = device
-        self._optimizer = build_optimizer(self.model, lr=0.0)
+        self._precision = precision_of(device)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision is torch.float16)
         self._loss = YOLOXLoss(model.config.num_classes, rule=recipe.rule)
+        self._augmenter = BatchAugmenter(recipe, preprocessing)
+        if recipe.sync_batchnorm and workers.world_size() > 1:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self._optimizer = build_optimizer(
+            self.model,
+            lr=0.0,
+            name=recipe.optimizer,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+        )
         self._parallel: nn.Module = self.model
-        if _world_size() > 1:
-            self._parallel = nn.parallel.DistributedDataParallel(self.model)
-        # After the wrapping, which gives all workers the weights of the first.
         self.ema = ModelEMA(self.model)
+        self._statistics = [buffer.clone() for buffer in self._norm_statistics()]
+        self._at = _Position()
+        self._terms: list[Tensor] = []
+        self._skipped_in_a_row = 0
 
-    def run_epoch(self, batches: Iterable[Batch]) -> EpochResult:
-        """Train on the batches of `next_epoch`.
+    @property
+    def epochs_done(self) -> int:
+        return self._at.epoch
+
+    @property
+    def steps_done(self) -> int:
+        """Of the epoch that is under way."""
+        return self._at.step
+
+    @property
+    def first_step_to_load(self) -> int:
+        """Of the epoch that is under way: its steps from here on fill the reservoir first."""
+        return max(0, self._at.step - self._augmenter.reservoir_batches)
+
+    def run_epoch(
+        self, batches: Iterable[Batch], after_step: Callable[[], None] = lambda: None
+    ) -> EpochResult:
+        """Train on one epoch, or on what is left of it.
+
+        Args:
+            batches: of the epoch, from `first_step_to_load` on.
+            after_step: called after each step, with this trainer's state as the step left it.
 
         Raises:
-            RuntimeError: the loss is no longer finite.
+            TrainingDivergedError: ten steps in a row had no finite gradient.
         """
-        started = time.perf_counter()
-        epoch = self.next_epoch
-        self._parallel.train()
-        generator = _generator(self.recipe.seed, epoch)
-        steps = [
-            self._step(batch, epoch * self.steps_per_epoch + step, generator)
-            for step, batch in enumerate(batches)
-        ]
-        means = dict(zip(_TERMS.values(), torch.stack(steps).mean(dim=0).tolist(), strict=True))
-        if not math.isfinite(means["loss"]):
-            raise RuntimeError(
-                f"the loss of epoch {epoch + 1} is {means['loss']}: the model diverged; a lower "
-                f"learning_rate than {self.recipe.learning_rate} may help"
-            )
-        self.next_epoch += 1
+        self._begin_epoch()
+        step = self.first_step_to_load
+        for batch in self._timed(batches):
+            if step >= self._at.step:
+                started = time.perf_counter()
+                self._step(batch)
+                self._at.seconds += time.perf_counter() - started
+                self._at.step += 1
+                after_step()
+            self._augmenter.remember(batch)
+            step += 1
+        return self._end_epoch()
+
+    def _begin_epoch(self) -> None:
+        self._augmenter.forget()
+        self.model.train()
+        self.model.backbone.requires_grad_(not self.recipe.is_frozen(self._at.epoch))
+        if workers.world_size() > 1:
+            # Anew in each epoch: it has to know what is frozen, and it sums gradients in another
+            # order in its first step than later, which a resumed epoch must do as an unbroken one.
+            self._parallel = nn.parallel.DistributedDataParallel(self.model)
+
+    def _end_epoch(self) -> EpochResult:
+        at = self._at
+        nothing = [math.nan] * len(_TERMS)
+        means = torch.stack(self._terms).mean(dim=0).tolist() if self._terms else nothing
+        self._at = _Position(epoch=at.epoch + 1)
+        self._terms = []
+        on_gpu = self._device.type == "cuda"
         return EpochResult(
-            epoch=self.next_epoch,
-            **means,
+            epoch=self._at.epoch,
+            **dict(zip(_TERMS.values(), means, strict=True)),
             learning_rate=self._optimizer.param_groups[0]["lr"],
-            images=len(steps) * self.recipe.batch_size // _world_size(),
-            seconds=time.perf_counter() - started,
+            skipped_steps=at.skipped,
+            images=self.steps_per_epoch * self.recipe.batch_size // workers.world_size(),
+            seconds=at.seconds + at.wait_seconds,
+            wait_seconds=at.wait_seconds,
+            gpu_memory_bytes=torch.cuda.max_memory_allocated(self._device) if on_gpu else 0,
         )
 
-    def _step(self, batch: Batch, step: int, generator: torch.Generator) -> torch.Tensor:
-        """One update of the weights; the loss terms (len(_TERMS),), not waited for."""
+    def _timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches on the device; the time until each is there counts as waiting."""
+        iterator = iter(batches)
+        while True:
+            started = time.perf_counter()
+            batch = next(iterator, None)
+            self._at.wait_seconds += time.perf_counter() - started
+            if batch is None:
+                return
+            yield batch.with_canvases_on(self._device)
+
+    def _step(self, batch: Batch) -> None:
+        """One update of the weights, or none where the gradient is not finite."""
+        step = self._at.epoch * self.steps_per_epoch + self._at.step
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.lr_at(step, self.steps_per_epoch)
-        canvases = hsv_jitter(batch.canvases.to(self._device), generator)
-        targets = batch.targets.to(self._device)
-        canvases, targets = horizontal_flip(canvases, targets, generator)
-        on_gpu = self._device.type == "cuda"
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=on_gpu):
-            raw = self._parallel(to_model_input(canvases, self._preprocessing))
-        use_l1 = self.recipe.uses_l1(step // self.steps_per_epoch)
-        losses = self._loss(raw, targets, use_l1=use_l1)
+        images, targets = self._augmented(batch, step)
+        torch._foreach_copy_(self._statistics, self._norm_statistics())
+        with torch.autocast(
+            self._device.type, self._precision, enabled=self._precision is not torch.float32
+        ):
+            raw = self._parallel(images)
+        losses = self._loss(raw, targets, use_l1=self.recipe.is_closing(self._at.epoch))
         self._optimizer.zero_grad()
-        losses["total"].backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        self.ema.update(self.model)
-        return torch.stack([losses[name].detach().float() for name in _TERMS])
+        self._scaler.scale(losses["total"]).backward()  # type: ignore[no-untyped-call]
+        if self._update_weights():
+            self._terms.append(torch.stack([losses[name].detach().float() for name in _TERMS]))
+            return
+        # The forward pass may have left NaN in BatchNorm's statistics.
+        torch._foreach_copy_(self._norm_statistics(), self._statistics)
+        self._count_skipped(batch)
+
+    def _update_weights(self) -> bool:
+        """Step along a finite gradient; whether it was one. All workers have the same gradient."""
+        self._scaler.unscale_(self._optimizer)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        finite = bool(norm.isfinite())
+        if finite:
+            if self.recipe.max_grad_norm is not None:
+                nn.utils.clip_grads_with_norm_(
+                    self.model.parameters(), self.recipe.max_grad_norm, norm
+                )
+            self._scaler.step(self._optimizer)
+            self.ema.update(self.model)
+            self._skipped_in_a_row = 0
+        self._scaler.update()
+        return finite
+
+    def _count_skipped(self, batch: Batch) -> None:
+        self._at.skipped += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise TrainingDivergedError(
+                f"the gradient was not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row, up to step "
+                f"{self._at.step + 1} of epoch {self._at.epoch + 1}: a lower learning_rate than "
+                f"{self.recipe.learning_rate} may help; the last batch of one worker was "
+                f"{', '.join(batch.uris)}"
+            )
+
+    def _augmented(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+        """The model's input (B, 3, H, W) and targets (B, M, 5), both on the device."""
+        combine = not self.recipe.is_closing(self._at.epoch)
+        canvases, targets = self._augmenter.augmented(batch, step, combine=combine)
+        images = to_model_input(canvases, self._preprocessing)
+        if self.recipe.multiscale:
+            recipe = self.recipe
+            size = multiscale_size(recipe.preset, recipe.canvas_size, recipe.seed, step)
+            images, targets = resize_batch(images, targets, size)
+        return images, targets
+
+    def _norm_statistics(self) -> list[Tensor]:
+        """BatchNorm's running means and variances."""
+        return [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
 
     def checkpoint(self, class_names: tuple[str, ...]) -> bytes:
         """The averaged weights as a file that `load_checkpoint` reads."""
@@ -216,20 +269,27 @@ class Trainer:
         return file.getvalue()
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on after the last whole epoch."""
+        """What `load_state_dict` needs to go on as if never stopped, in tensors and plain values.
+
+        No states of random number generators: they follow from the position.
+        """
         return {
-            "next_epoch": self.next_epoch,
+            "position": asdict(self._at),
+            "terms": self._terms,
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the training where `state_dict` left it."""
-        self.next_epoch = state["next_epoch"]
+        self._at = _Position(**state["position"])
+        self._terms = [terms.to(self._device) for terms in state["terms"]]
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
 
 
 _TERMS = {
@@ -243,50 +303,8 @@ _TERMS = {
 """What YOLOXLoss calls a term, and what EpochResult does."""
 
 
-def validate(checkpoint: bytes, truth: pa.Table, settings: DetectorSettings) -> Evaluation:
-    """COCO AP of a checkpoint, by the code that labels archives; the workers share the images."""
-    detector = Detector(_of_first_worker(checkpoint), settings)
-    found = [detection_rows(detector(block)) for block in _fetched_blocks(truth)]
-    return evaluate(pa.concat_tables(_gathered(found)), truth)
-
-
-def _fetched_blocks(table: pa.Table) -> Iterator[pa.Table]:
-    """This worker's images as schema.FETCHED."""
-    mine = np.arange(_rank(), len(table), _world_size())
-    for start in range(0, len(mine), _IMAGES_PER_BLOCK):
-        uris = table["image_uri"].take(mine[start : start + _IMAGES_PER_BLOCK]).combine_chunks()
-        nothing = [None] * len(uris)
-        listed = pa.table({"image_uri": uris, "etag": nothing, "size_bytes": nothing})
-        yield fetch_block(listed, MAX_IMAGE_BYTES)
-
-
-def _of_first_worker(data: bytes) -> bytes:
-    """BatchNorm's statistics differ between workers; a run's weights are those of the first."""
-    if _world_size() == 1:
-        return data
-    held = [data]
-    dist.broadcast_object_list(held)
-    return held[0]
-
-
-def _gathered(tables: list[pa.Table]) -> list[pa.Table]:
-    """The tables of all workers, on all workers."""
-    if _world_size() == 1:
-        return tables
-    of_workers: list[list[pa.Table]] = [[]] * _world_size()
-    dist.all_gather_object(of_workers, tables)
-    return [table for of_one in of_workers for table in of_one]
-
-
-def _generator(seed: int, epoch: int) -> torch.Generator:
-    """For the augmentation; drawn on the CPU, so that a GPU's run sees the same numbers."""
-    state = np.random.SeedSequence([seed, epoch, _rank()]).generate_state(1)
-    return torch.Generator().manual_seed(int(state[0]))
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
+def precision_of(device: torch.device) -> torch.dtype:
+    """What convolutions compute in: half the bits where a GPU has them, float32 on a CPU."""
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

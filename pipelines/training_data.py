@@ -1,14 +1,18 @@
 """From a training table to batches: which images in which order, fetched, decoded and cached."""
 
 import math
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,6 +26,8 @@ MAX_PIXELS = 100_000_000
 """Larger images are refused from their header."""
 MAX_IMAGE_BYTES = 256 * 1024 * 1024
 """Larger files are not fetched."""
+BATCHES_AHEAD = 3
+"""Batches that are loaded before they are asked for."""
 
 Targets = NDArray[np.float32]
 """(M, 5) class_id, cx, cy, w, h in letterboxed pixels."""
@@ -111,17 +117,38 @@ def epoch_rows(
 
 @dataclass(frozen=True)
 class Batch:
-    """Images and their targets, on the CPU."""
+    """Images and their targets. All but the canvases is on the CPU."""
 
+    uris: tuple[str, ...]
     canvases: Tensor
     """(B, H, W, 3) uint8 BGR, letterboxed."""
+    content: Tensor
+    """(B, 4) int64 xyxy of the image on its canvas; the rest is padding."""
     targets: Tensor
     """(B, M, 5) float32 class_id, cx, cy, w, h in letterboxed pixels, rows of zeros as padding."""
+
+    def with_canvases_on(self, device: torch.device) -> "Batch":
+        """The same batch for a device, which copies while the CPU goes on."""
+        return replace(self, canvases=self.canvases.to(device, non_blocking=True))
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """All images of the batches as one batch."""
+    widest = max(batch.targets.shape[1] for batch in batches)
+    padded = [F.pad(b.targets, (0, 0, 0, widest - b.targets.shape[1])) for b in batches]
+    return Batch(
+        uris=tuple(uri for batch in batches for uri in batch.uris),
+        canvases=torch.cat([batch.canvases for batch in batches]),
+        content=torch.cat([batch.content for batch in batches]),
+        targets=torch.cat(padded),
+    )
 
 
 @dataclass(frozen=True)
 class _Example:
+    uri: str
     canvas: Pixels
+    content: tuple[int, int, int, int]
     targets: Targets
 
 
@@ -136,27 +163,34 @@ class BatchLoader:
         *,
         max_cache_bytes: int,
         threads: int,
+        pin_memory: bool = False,
     ) -> None:
+        """`pin_memory` is for batches that go to a GPU: it can then copy beside its work."""
         self.broken: dict[str, ImageError] = {}
         """Images met so far that cannot be used, by their URI."""
+        self.stage_seconds = {"fetching": 0.0, "decoding": 0.0}
+        """Wall time that loading took so far."""
         self._uris: list[str] = table["image_uri"].to_pylist()
         self._table = table
         self._input_size = input_size
         self._preprocessing = preprocessing
         self._pool = ThreadPoolExecutor(threads)
+        self._pin_memory = pin_memory
         self._cache: dict[int, _Example] = {}
         # All canvases have one size; targets are small beside them.
         self._max_cached = max_cache_bytes // (3 * math.prod(input_size))
 
     def iterate(self, rows_of_batches: NDArray[np.int64]) -> Iterator[Batch]:
-        """The batches of an epoch; the next one is loaded while the model is busy with this one."""
-        with ThreadPoolExecutor(1) as ahead:
-            pending = ahead.submit(self.load, rows_of_batches[0].tolist())
-            for rows in rows_of_batches[1:]:
-                batch = pending.result()
-                pending = ahead.submit(self.load, rows.tolist())
-                yield batch
-            yield pending.result()
+        """The batches in their order; the next ones are loaded while the model is busy."""
+        # Two at a time, so that one is fetched while another is decoded.
+        with ThreadPoolExecutor(2) as ahead:
+            pending: deque[Future[Batch]] = deque()
+            for rows in rows_of_batches:
+                pending.append(ahead.submit(self.load, rows.tolist()))
+                if len(pending) > BATCHES_AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
 
     def load(self, rows: Sequence[int]) -> Batch:
         """One batch, in the order of the rows.
@@ -178,10 +212,18 @@ class BatchLoader:
                 f"not one of the {len(rows)} images of a batch can be used; {uri}: "
                 f"{self.broken[uri]}"
             )
-        return _collate([good[index % len(good)] for index in range(len(rows))])
+        batch = _collate([good[index % len(good)] for index in range(len(rows))])
+        return replace(batch, canvases=batch.canvases.pin_memory()) if self._pin_memory else batch
 
     def _fetch(self, rows: Sequence[int]) -> dict[int, _Example]:
-        bodies = fetch_images([ImageRef(self._uris[row]) for row in rows], MAX_IMAGE_BYTES)
+        with self._measured("fetching"):
+            bodies = fetch_images([ImageRef(self._uris[row]) for row in rows], MAX_IMAGE_BYTES)
+        with self._measured("decoding"):
+            return self._decode(rows, bodies)
+
+    def _decode(
+        self, rows: Sequence[int], bodies: Sequence[bytes | ImageError]
+    ) -> dict[int, _Example]:
         fetched: dict[int, _Example] = {}
         for row, result in zip(rows, self._pool.map(self._prepare, rows, bodies), strict=True):
             if isinstance(result, ImageError):
@@ -205,7 +247,14 @@ class BatchLoader:
         boxes, class_ids = self._boxes_of(row)
         height, width = transform.original_size
         boxes = transform.to_letterboxed(boxes.clip(0, (width, height, width, height)))
-        return _Example(canvas, _targets(boxes, class_ids))
+        targets = _targets(boxes, class_ids)
+        return _Example(self._uris[row], canvas, transform.content_xyxy, targets)
+
+    @contextmanager
+    def _measured(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.stage_seconds[stage] += time.perf_counter() - started
 
     def _boxes_of(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """(M, 4) xyxy in original pixels and (M,) class ids, without crowds."""
@@ -227,5 +276,9 @@ def _collate(examples: Sequence[_Example]) -> Batch:
     targets = np.zeros((len(examples), max(len(e.targets) for e in examples), 5), np.float32)
     for padded, example in zip(targets, examples, strict=True):
         padded[: len(example.targets)] = example.targets
-    canvases = np.stack([example.canvas for example in examples])
-    return Batch(torch.from_numpy(canvases), torch.from_numpy(targets))
+    return Batch(
+        uris=tuple(example.uri for example in examples),
+        canvases=torch.from_numpy(np.stack([example.canvas for example in examples])),
+        content=torch.tensor([example.content for example in examples]),
+        targets=torch.from_numpy(targets),
+    )

@@ -17,6 +17,9 @@ from moto.server import ThreadedMotoServer
 from pipelines import cluster
 from yolox_core import build_model, save_checkpoint
 
+# Small tensors gain nothing from a second thread, which waits by spinning where cores are shared.
+torch.set_num_threads(1)
+
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 

@@ -1,10 +1,17 @@
+import copy
 import dataclasses
 import io
+import itertools
+import math
+import time
+from collections.abc import Iterator
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 
-from pipelines.trainer import Recipe, Trainer
+from pipelines.recipe import Recipe
+from pipelines.trainer import Trainer, TrainingDivergedError
 from pipelines.training_data import Batch
 from yolox_core import build_model, load_checkpoint, warmup_cosine
 
@@ -16,6 +23,7 @@ RECIPE = Recipe(
     learning_rate=0.1,
     warmup_epochs=1,
     no_aug_epochs=1,
+    multiscale=False,
     eval_every=3,
 )
 STEPS = 2
@@ -26,7 +34,24 @@ def square(size: int = 24) -> Batch:
     canvases = torch.full((4, 64, 64, 3), 60, dtype=torch.uint8)
     canvases[:, 32 - size // 2 : 32 + size // 2, 32 - size // 2 : 32 + size // 2] = 255
     targets = torch.tensor([1.0, 32, 32, size, size]).repeat(4, 1, 1)
-    return Batch(canvases, targets)
+    content = torch.tensor([0, 0, 64, 64]).repeat(4, 1)
+    return Batch(("a", "b", "c", "d"), canvases, content, targets)
+
+
+def noise(number: int) -> Batch:
+    """A batch that no other number has."""
+    canvases = torch.randint(256, (4, 64, 64, 3), generator=torch.Generator().manual_seed(number))
+    return dataclasses.replace(square(), canvases=canvases.byte())
+
+
+def overflow_in(trainer: Trainer, steps: set[int]) -> None:
+    """Make the stem's BatchNorm put out infinity in these steps, as half precision may."""
+    calls = itertools.count()
+
+    def overflow(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
+        return (inputs[0] * math.inf,) if next(calls) in steps else None
+
+    trainer.model.backbone.backbone.stem.conv.bn.register_forward_pre_hook(overflow)
 
 
 def trainer_of(recipe: Recipe = RECIPE, steps_per_epoch: int = STEPS) -> Trainer:
@@ -65,19 +90,39 @@ def test_l1_joins_in_the_last_epochs() -> None:
     assert l1[3] > 0
 
 
-def test_a_restored_trainer_goes_on_as_if_unbroken() -> None:
-    unbroken, stopped, restored = trainer_of(), trainer_of(), trainer_of()
-    for trainer in (unbroken, stopped):
-        trainer.run_epoch([square()])
-    file = io.BytesIO()
-    torch.save(stopped.state_dict(), file)
-    file.seek(0)
-    restored.load_state_dict(torch.load(file, weights_only=True))
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_restored_trainer_goes_on_as_if_unbroken(optimizer: str) -> None:
+    # Stopped after step 18 of 20: mosaics of step 19 take partners from the 16 batches before.
+    recipe = dataclasses.replace(RECIPE, optimizer=optimizer, mosaic=1.0, mixup=1.0)
+    batches = [noise(number) for number in range(20)]
+    unbroken, restored = trainer_of(recipe, 20), trainer_of(recipe, 20)
+    states = []
 
-    results = [trainer.run_epoch([square()]) for trainer in (unbroken, restored)]
-    assert results[0].loss == results[1].loss
-    for key, expected in unbroken.ema.model.state_dict().items():
-        assert torch.equal(restored.ema.model.state_dict()[key], expected), key
+    def keep_state() -> None:
+        if unbroken.steps_done == 18:
+            states.append(_saved(unbroken.state_dict()))
+
+    expected = unbroken.run_epoch(batches, keep_state)
+    restored.load_state_dict(torch.load(states[0], weights_only=True))
+    assert (restored.epochs_done, restored.steps_done) == (0, 18)
+    result = restored.run_epoch(batches[restored.first_step_to_load :])
+
+    assert dataclasses.replace(result, seconds=0, wait_seconds=0) == dataclasses.replace(
+        expected, seconds=0, wait_seconds=0
+    )
+    for mine, theirs in ((restored.model, unbroken.model), (restored.ema, unbroken.ema)):
+        _assert_same(mine.state_dict(), theirs.state_dict())
+
+
+def _saved(state: object) -> io.BytesIO:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return file
+
+
+def _assert_same(mine: dict, theirs: dict) -> None:
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_checkpoint_holds_the_average() -> None:
@@ -97,12 +142,78 @@ def test_images_without_targets_train_objectness_only() -> None:
     assert result.loss == result.loss_objectness > 0
 
 
-def test_a_diverged_model_stops_the_training() -> None:
+def test_a_step_without_a_finite_gradient_is_skipped_and_counted() -> None:
     trainer = trainer_of()
-    with torch.no_grad():
-        next(trainer.model.parameters()).fill_(float("nan"))
-    with pytest.raises(RuntimeError, match=r"lower learning_rate than 0\.1"):
-        trainer.run_epoch([square()])
+    overflow_in(trainer, {1})
+    result = trainer.run_epoch([square()] * 3)
+    assert result.skipped_steps == 1
+    assert math.isfinite(result.loss)
+
+
+def test_a_skipped_step_leaves_the_weights_and_the_statistics_as_they_were() -> None:
+    trainer = trainer_of()
+    overflow_in(trainer, {0})
+    before = copy.deepcopy(trainer.model.state_dict())
+    trainer.run_epoch([square()])
+    after = trainer.model.state_dict()
+    changed = [key for key, value in before.items() if not torch.equal(after[key], value)]
+    assert all(key.endswith("num_batches_tracked") for key in changed)
+    assert trainer.ema.num_updates == 0
+
+
+def test_ten_skipped_steps_in_a_row_stop_the_training_and_name_the_images() -> None:
+    trainer = trainer_of(steps_per_epoch=12)
+    overflow_in(trainer, set(range(1, 12)))
+    expected = r"10 steps in a row, up to step 11 .* lower learning_rate than 0\.1 .* a, b, c, d"
+    with pytest.raises(TrainingDivergedError, match=expected):
+        trainer.run_epoch([square()] * 12)
+
+
+def test_a_frozen_backbone_stays_as_it_is_until_it_is_thawed() -> None:
+    trainer = trainer_of(dataclasses.replace(RECIPE, freeze_epochs=1))
+    stem = "backbone.backbone.stem.conv.conv.weight"
+    before = copy.deepcopy(trainer.model.state_dict())
+    for epoch, is_frozen in enumerate((True, False)):
+        trainer.run_epoch([square(), square()])  # the first step of all has a rate of 0
+        after = trainer.model.state_dict()
+        assert torch.equal(after[stem], before[stem]) == is_frozen, epoch
+        assert not torch.equal(
+            after["head.stems.0.conv.weight"], before["head.stems.0.conv.weight"]
+        )
+
+
+def test_a_gradient_longer_than_allowed_is_shortened() -> None:
+    # Plain SGD at a rate of r moves the weights by r times the gradient.
+    recipe = dataclasses.replace(
+        RECIPE, warmup_epochs=0, momentum=0.0, weight_decay=0.0, max_grad_norm=0.5
+    )
+    trainer = trainer_of(recipe)
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    trainer.run_epoch([square()])
+    moved = [a - b for a, b in zip(trainer.model.parameters(), before, strict=True)]
+    assert torch.nn.utils.get_total_norm(moved).item() == pytest.approx(
+        0.5 * recipe.lr_at(0, STEPS), rel=1e-3
+    )
+
+
+def test_batches_change_their_size_every_ten_steps() -> None:
+    trainer = trainer_of(dataclasses.replace(RECIPE, multiscale=True, input_size=96), 40)
+    sizes: list[tuple[int, ...]] = []
+    trainer.model.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[2:]))
+    large = F.pad(square().canvases, (0, 0, 0, 32, 0, 32))
+    trainer.run_epoch([dataclasses.replace(square(), canvases=large)] * 40)
+    of_ten = [set(sizes[start : start + 10]) for start in range(0, 40, 10)]
+    assert all(len(size) == 1 for size in of_ten)
+    assert len(set.union(*of_ten)) > 1
+
+
+def test_the_time_that_batches_take_counts_as_waiting() -> None:
+    def slow() -> Iterator[Batch]:
+        time.sleep(0.2)
+        yield square()
+
+    result = trainer_of().run_epoch(slow())
+    assert 0.2 <= result.wait_seconds < result.seconds
 
 
 def test_validation_is_due_every_few_epochs_and_at_the_end() -> None:
@@ -118,6 +229,8 @@ def test_validation_is_due_every_few_epochs_and_at_the_end() -> None:
         ({"seed": -1}, "seed=-1: must not be negative"),
         ({"learning_rate": 0.0}, "must be a positive number"),
         ({"warmup_epochs": 3, "no_aug_epochs": 2}, "more than epochs=4"),
+        ({"mosaic": 1.5}, "mosaic=1.5: must lie between 0 and 1"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm=0.0: must be a positive number"),
     ],
 )
 def test_a_recipe_that_cannot_work_is_refused(changes: dict, message: str) -> None:

@@ -1,16 +1,21 @@
 import csv
-import dataclasses
+import io
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 
 from pipelines.annotations import read_training_table, write_training_table
 from pipelines.detector import Detector, DetectorSettings, LabelledImage
 from pipelines.errors import InputError
+from pipelines.preview import write_preview
 from pipelines.shapes import CLASS_NAMES, generate_archive
-from pipelines.training import TrainingConfig, TrainingSummary, start_model, train_detector
-from yolox_core import load_checkpoint
+from pipelines.trainer import TrainingDivergedError
+from pipelines.training import TrainingSummary, train_detector
+from pipelines.training_config import TrainingConfig
+from pipelines.training_worker import start_model
+from yolox_core import load_checkpoint, save_checkpoint
 
 NUM_IMAGES = 12
 
@@ -27,6 +32,8 @@ def config_of(folder: Path, **changes: object) -> TrainingConfig:
         "learning_rate": 0.16,
         "warmup_epochs": 0,
         "no_aug_epochs": 1,
+        "mosaic": 0.0,
+        "multiscale": False,
         "eval_every": 2,
         "num_workers": 2,
     }
@@ -73,7 +80,7 @@ def test_a_broken_image_is_skipped_and_counted(folder: Path, trained: TrainingSu
 
 @pytest.mark.ray
 def test_the_checkpoint_finds_objects(folder: Path, trained: TrainingSummary) -> None:
-    checkpoint = load_checkpoint(trained.checkpoint)
+    checkpoint = load_checkpoint(trained.last_checkpoint)
     assert checkpoint.preset == "nano"
     assert checkpoint.class_names == CLASS_NAMES
     assert checkpoint.input_size == (64, 64)
@@ -88,7 +95,7 @@ def test_the_checkpoint_finds_objects(folder: Path, trained: TrainingSummary) ->
     )
     table, _ = read_training_table(str(folder / "truth.parquet"))
     bodies = [Path(uri).read_bytes() for uri in table["image_uri"][:2].to_pylist()]
-    found = Detector(Path(trained.checkpoint).read_bytes(), settings).detect(bodies)
+    found = Detector(Path(trained.last_checkpoint).read_bytes(), settings).detect(bodies)
     assert all(isinstance(image, LabelledImage) and len(image.scores) for image in found)
 
 
@@ -96,17 +103,53 @@ def test_the_checkpoint_finds_objects(folder: Path, trained: TrainingSummary) ->
 def test_the_same_command_again_has_nothing_left_to_do(
     folder: Path, trained: TrainingSummary
 ) -> None:
-    before = Path(trained.checkpoint).stat().st_mtime_ns
-    assert train_detector(config_of(folder)) == trained
-    assert Path(trained.checkpoint).stat().st_mtime_ns == before
+    before = Path(trained.last_checkpoint).stat().st_mtime_ns
+    again = train_detector(config_of(folder))
+    assert again.trained_epochs == 0
+    assert (again.best, again.last) == (trained.best, trained.last)
+    assert Path(trained.last_checkpoint).stat().st_mtime_ns == before
+
+
+@pytest.mark.ray
+def test_what_does_not_touch_the_weights_may_be_given_anew(
+    folder: Path, trained: TrainingSummary
+) -> None:
+    again = train_detector(config_of(folder, max_cache_bytes=0, publish=True))
+    assert again.trained_epochs == 0
+    assert [Path(uri).name for uri in again.published] == ["model.safetensors", "model.json"]
+    published = load_checkpoint(again.published[0])
+    assert published.class_names == CLASS_NAMES
+
+
+@pytest.mark.ray
+def test_the_best_epoch_has_the_highest_ap(folder: Path, trained: TrainingSummary) -> None:
+    measured = [float(row["ap"]) for row in metrics(folder) if row["ap"]]
+    assert trained.best.ap == max(measured)
+    assert Path(trained.best_checkpoint).exists()
+    assert list(trained.ap_per_class) == list(CLASS_NAMES)
+
+
+@pytest.mark.ray
+def test_curves_are_drawn(folder: Path, trained: TrainingSummary) -> None:
+    assert cv2.imread(str(folder / "run/curves.png")) is not None
+    assert list((folder / "run").rglob("*tfevents*"))
 
 
 @pytest.mark.ray
 def test_other_settings_in_the_same_output_are_refused(
     folder: Path, trained: TrainingSummary
 ) -> None:
-    with pytest.raises(InputError, match=r"other settings \(seed 0 -> 1\): give another folder"):
-        train_detector(config_of(folder, seed=1))
+    expected = r"other settings \(learning_rate 0\.16 -> 0\.1, seed 0 -> 1\): give another folder"
+    with pytest.raises(InputError, match=expected):
+        train_detector(config_of(folder, learning_rate=0.1, seed=1))
+
+
+@pytest.mark.ray
+def test_another_number_of_workers_is_refused(folder: Path, trained: TrainingSummary) -> None:
+    (folder / "run/metrics.csv").rename(folder / "metrics.csv")
+    with pytest.raises(InputError, match="a run with 2 workers, and Ray would now start 1"):
+        train_detector(config_of(folder, num_workers=None))
+    (folder / "metrics.csv").rename(folder / "run/metrics.csv")
 
 
 @pytest.mark.ray
@@ -115,6 +158,7 @@ def test_other_settings_in_the_same_output_are_refused(
     [
         ({"num_workers": 4}, "Ray has 3 CPUs"),
         ({"num_workers": 3}, "batch_size=4 cannot be shared .* for example 6"),
+        ({"sync_batchnorm": True}, "needs GPUs, and Ray has none"),
     ],
 )
 def test_workers_that_cannot_run_are_refused(
@@ -131,7 +175,8 @@ def test_fine_tuning_for_other_classes_starts_the_class_layers_anew(
     initial = load_checkpoint(tmp_path / "tiny.pth").model.state_dict()
     config = config_of(folder, initial_weights=str(tmp_path / "tiny.pth"))
 
-    model, preprocessing = start_model(config, ["cat", "dog", "cow"])
+    model, preprocessing, notes = start_model(config, ["cat", "dog", "cow"])
+    assert "start anew for cat, dog, cow" in notes[0]
     assert preprocessing == "official"
     same = {key for key, value in model.state_dict().items() if torch.equal(value, initial[key])}
     # Their biases are the prior's, then and now.
@@ -153,6 +198,36 @@ def test_weights_of_another_preset_are_refused_before_anything_starts(
     assert not (tmp_path / "run").exists()
 
 
-def test_an_output_on_s3_is_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match="must be a local folder"):
-        dataclasses.replace(config_of(folder), output="s3://bucket/run")
+def test_a_preview_shows_a_batch_with_its_boxes(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "batch.png"
+    write_preview(config_of(folder, mosaic=1.0), str(path))
+    height, width, _ = cv2.imread(str(path)).shape
+    assert width > 1000  # four images side by side
+    assert height > 250
+
+
+@pytest.mark.ray
+def test_a_run_that_diverges_is_given_up_at_once(
+    folder: Path, tmp_path: Path, local_ray: None
+) -> None:
+    config = config_of(folder, output=str(tmp_path), learning_rate=1e30)
+    with pytest.raises(TrainingDivergedError, match=r"10 steps in a row.* a lower learning_rate"):
+        train_detector(config)
+
+
+@pytest.mark.ray
+def test_weights_with_folded_batchnorm_get_their_statistics_back(
+    folder: Path, tmp_path: Path, tiny_checkpoint: bytes, local_ray: None, capsys
+) -> None:
+    folded = load_checkpoint(io.BytesIO(tiny_checkpoint)).model  # untrained: mean 0, variance 1
+    torch.nn.init.ones_(folded.backbone.backbone.stem.conv.bn.bias)  # which no fresh model has
+    save_checkpoint(
+        tmp_path / "folded.pth",
+        folded,
+        class_names=("cat", "dog", "bird"),
+        input_size=(64, 64),
+        preprocessing="official",
+    )
+    changes = {"epochs": 1, "no_aug_epochs": 0, "initial_weights": str(tmp_path / "folded.pth")}
+    train_detector(config_of(folder, output=str(tmp_path / "run"), **changes))
+    assert "its statistics were estimated on 12 images" in capsys.readouterr().out

@@ -1,0 +1,1 @@
+"""What the speed figures come from. Each benchmark prints JSON with the machine in it."""

@@ -1,0 +1,47 @@
+"""Where a training run can go on: its newest whole states, in a local folder or on S3."""
+
+import io
+from typing import Any
+
+import torch
+
+from pipelines.storage import Folder
+
+STATES_KEPT = 2
+"""So that one is left where the newest turns out to be damaged."""
+
+
+class StateStore:
+    """States of one run, named after what is done; each is written whole or not at all.
+
+    A state is a dict of tensors and plain values: reading one cannot run code.
+    """
+
+    def __init__(self, output: Folder) -> None:
+        self._folder = output.below("states")
+
+    def save(self, state: dict[str, Any], epoch: int, step: int) -> None:
+        """Keep a state of `epoch` whole epochs and `step` steps, and only the newest others."""
+        file = io.BytesIO()
+        torch.save(state, file)
+        self._folder.write(f"epoch-{epoch:05d}-step-{step:07d}.pt", file.getvalue())
+        for name in self._folder.list()[:-STATES_KEPT]:
+            self._folder.delete(name)
+
+    def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest state that can be read, if any, and what is to be told of the others."""
+        notes = [
+            f"{uri} was being written when the run was killed: left out"
+            for uri in self._folder.unfinished()
+        ]
+        for name in reversed(self._folder.list()):
+            try:
+                # To the CPU first: the file names the GPU of the worker that wrote it.
+                file = io.BytesIO(self._folder.read(name))
+                state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            except Exception as error:  # what torch.load raises depends on which byte is wrong
+                reason = type(error).__name__
+                notes.append(f"{self._folder.uri_of(name)} is damaged ({reason}): left out")
+            else:
+                return state, notes
+        return None, notes
