@@ -58,6 +58,9 @@ STEPS_BETWEEN_PREEMPTION_CHECKS = 10
 
 _CLASS_LAYERS = "head.cls_preds."
 
+# Ray 2.56 does not tell of preemption yet.
+_preemption_info = getattr(ray.train, "get_preemption_info", lambda: None)
+
 
 def train_worker(loop_config: dict[str, Any]) -> None:
     """What each worker runs."""
@@ -156,7 +159,7 @@ class _Worker:
             return
         if self._trainer.steps_done % STEPS_BETWEEN_PREEMPTION_CHECKS:
             return
-        if ray.train.get_preemption_info() is not None:
+        if _preemption_info() is not None:
             self._is_saved_for_preemption = True
             if workers.rank() == 0:
                 self._save_state()
