@@ -36,6 +36,7 @@ class ErrorKind(StrEnum):
     TOO_MANY_PIXELS = "too_many_pixels"
     OUT_OF_MEMORY = "out_of_memory"
     CRASHED = "crashed"
+    NOT_FINITE = "not_finite"
 
 
 class ImageError(Exception):

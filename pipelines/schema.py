@@ -24,10 +24,13 @@ MANIFEST = pa.schema(
         pa.field("etag", pa.string()),
         pa.field("size_bytes", pa.int64()),
         pa.field("last_modified", pa.timestamp("us", tz="UTC")),
+        pa.field("part", pa.int32()),
+        pa.field("skipped_in", pa.string()),
     ],
     metadata={"schema_version": SCHEMA_VERSION},
 )
-"""What is to be labelled; a local file's etag is null."""
+"""What was listed; a local file's etag is null. `part` is the one that the image's row goes to; it
+is null where the run `skipped_in` has that row already."""
 
 IMAGES = pa.schema(
     [
@@ -64,7 +67,8 @@ DETECTIONS = pa.schema(
 )
 """One row per box, numbered within its image by falling score."""
 
-_LISTED = [IMAGES.field(name) for name in ("image_uri", "etag", "size_bytes")]
+_PART = pa.field("part", pa.int32(), nullable=False)
+_LISTED = [_PART, *(IMAGES.field(name) for name in ("image_uri", "etag", "size_bytes"))]
 _ERROR = [IMAGES.field(name) for name in ("error_kind", "error_message")]
 
 FETCHED = pa.schema(
@@ -73,6 +77,7 @@ FETCHED = pa.schema(
         pa.field("data", pa.large_binary()),
         *_ERROR,
         pa.field("fetch_seconds", pa.float64(), nullable=False),
+        pa.field("retries", pa.int32(), nullable=False),
     ]
 )
 """Between fetching and detecting; never on disk. Data is null where there is an error."""
@@ -90,6 +95,7 @@ DETECTED = pa.schema(
         pa.field("found", pa.list_(FOUND), nullable=False),
         IMAGES.field("labelled_at"),
         pa.field("fetch_seconds", pa.float64(), nullable=False),
+        pa.field("retries", pa.int32(), nullable=False),
         pa.field("detect_seconds", pa.float64(), nullable=False),
     ]
 )
