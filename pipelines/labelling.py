@@ -16,7 +16,8 @@ from functools import partial
 import ray
 
 from pipelines import cluster, runs, storage
-from pipelines.detector import Detector, DetectorSettings
+from pipelines.detect_stage import DetectStage
+from pipelines.detection import DEFAULT_DETECTOR, DetectorSettings
 from pipelines.errors import InputError
 from pipelines.fetch import fetch_block
 from pipelines.ledger import Ledger, delete_orphans, read_ledger, remaining_images
@@ -242,8 +243,12 @@ def _labelled_parts(
             num_cpus=FETCH_CPUS,
         )
         .map_batches(
-            Detector,
-            fn_constructor_kwargs={"checkpoint": weights, "settings": settings},
+            DetectStage,
+            fn_constructor_kwargs={
+                "detector": DEFAULT_DETECTOR,
+                "checkpoint": weights,
+                "settings": settings,
+            },
             batch_format="pyarrow",
             batch_size=rows_per_block,
             compute=ray.data.ActorPoolStrategy(size=min(plan.num_actors, len(blocks))),

@@ -6,7 +6,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import workers
-from pipelines.detector import Detector, DetectorSettings
+from pipelines.detect_stage import detect_block
+from pipelines.detection import DetectorSettings
+from pipelines.detector import Detector
 from pipelines.evaluation import Evaluation, evaluate
 from pipelines.fetch import fetch_block
 from pipelines.parts import detection_rows
@@ -21,7 +23,7 @@ def validate(checkpoint: bytes, truth: pa.Table, settings: DetectorSettings) -> 
     BatchNorm's statistics differ between workers: the checkpoint is the first worker's.
     """
     detector = Detector(workers.of_first_worker(checkpoint), settings)
-    mine = [detection_rows(detector(block)) for block in _fetched_blocks(truth)]
+    mine = [detection_rows(detect_block(detector, block)) for block in _fetched_blocks(truth)]
     found = [table for of_one in workers.gathered(mine) for table in of_one]
     return evaluate(pa.concat_tables(found), truth)
 
