@@ -1,4 +1,4 @@
-"""A detector for tests where the model is not the point: as "tests.stand_in:StandIn", fast, no model.
+"""A detector for tests where the model is not the point: "tests.stand_in:StandIn".
 
 What it finds follows from a hash of the bytes. Bodies that begin with a word in capitals do to its
 process what real files do to a decoder.
