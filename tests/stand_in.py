@@ -1,7 +1,7 @@
-"""A detector for tests where the model is not the point: as "tests.stand_in:StandIn", fast, no model.
+"""A detector for tests where the model is not the point: fast, without a model, deterministic.
 
-What it finds follows from a hash of the bytes. Bodies that begin with a word in capitals do to its
-process what real files do to a decoder.
+It is named "tests.stand_in:StandIn". What it finds follows from a hash of the bytes; bodies that
+begin with a word in capitals do to its process what real files do to a decoder.
 """
 
 import ctypes
@@ -47,11 +47,12 @@ class StandIn:
 
 
 def found_in(body: bytes) -> LabelledImage:
-    """0 to 4 boxes on 640 x 480 px, by falling score; with NaN where the body begins with NAN."""
-    digest = np.frombuffer(hashlib.sha256(body).digest(), np.uint8)
-    count = int(digest[0]) % 5
-    left_top, size, scores, class_ids = np.split(digest[1:29].reshape(7, 4)[:, :count], (2, 4, 5))
-    boxes = np.concatenate((left_top, left_top + size + 1)).T.astype(np.float32)
+    """1 to 4 boxes on 640 x 480 px, all of them NaN where the body begins with NAN."""
+    rng = np.random.default_rng(list(hashlib.sha256(body).digest()))
+    count = rng.integers(1, 5)
+    left_top, size = rng.uniform(0, 380, (count, 2)), rng.uniform(1, 100, (count, 2))
+    boxes = np.concatenate((left_top, left_top + size), axis=1).astype(np.float32)
     if body.startswith(b"NAN"):
-        count, boxes = max(count, 1), np.full((max(count, 1), 4), np.nan, np.float32)
-    return LabelledImage(640, 480, boxes, scores[0], class_ids[0])
+        boxes[:] = np.nan
+    scores = rng.uniform(0.1, 1, count).astype(np.float32)
+    return LabelledImage(640, 480, boxes, scores, rng.integers(0, 3, count))
