@@ -4,12 +4,15 @@ S3's endpoint, region and credentials come from the standard AWS variables and f
 (AWS_ENDPOINT_URL, AWS_PROFILE, …), never from a URI, so that no secret can reach a table or a log.
 """
 
+import fcntl
 import os
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 import botocore.session
@@ -18,17 +21,17 @@ import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import s3fs
-from botocore.exceptions import BotoCoreError, ClientError
-from fsspec import AbstractFileSystem
+from botocore.config import Config
+from botocore.exceptions import ClientError
 from fsspec.implementations.local import LocalFileSystem
 
+from pipelines import s3
 from pipelines.errors import InputError
+from pipelines.s3 import TABLE_RETRIES, RetryPolicy
 
 S3_SCHEME = "s3://"
-S3_CONNECTIONS = 64
-"""Requests that one process keeps in flight."""
 
-STORAGE_ERRORS = (OSError, BotoCoreError, ClientError)
+STORAGE_ERRORS = s3.ERRORS
 """What a read or a write of either kind raises when the storage says no."""
 
 
@@ -73,7 +76,7 @@ def s3_filesystem() -> s3fs.S3FileSystem:
     """
     return s3fs.S3FileSystem(
         use_listings_cache=False,
-        config_kwargs={"max_pool_connections": S3_CONNECTIONS},
+        config_kwargs={"max_pool_connections": s3.CONNECTIONS},
     )
 
 
@@ -91,39 +94,107 @@ def read_bytes(uri: str) -> bytes:
         raise InputError(f"{uri} cannot be read: {error}") from error
 
 
+def list_objects(uri: str, policy: RetryPolicy = TABLE_RETRIES) -> Iterator[dict[str, Any]]:
+    """Every object whose URI begins so, sorted by key: S3's Key, ETag, Size and LastModified.
+
+    A page that did not come whole is asked for again, so that no key is lost or given twice.
+
+    Raises:
+        STORAGE_ERRORS: there is no such bucket, or it may not or cannot be listed.
+    """
+    token = None
+    while True:
+        page = s3.request(partial(_list_page, uri, token), policy)
+        yield from page.get("Contents", [])
+        token = page.get("NextContinuationToken")
+        if token is None:
+            return
+
+
+async def _list_page(uri: str, token: str | None, client: Any) -> dict[str, Any]:
+    bucket, prefix = split_s3_uri(uri)
+    where = {"ContinuationToken": token} if token else {}
+    page: dict[str, Any] = await client.list_objects_v2(Bucket=bucket, Prefix=prefix, **where)
+    return page
+
+
 @dataclass(frozen=True)
 class Folder:
-    """A local folder or an S3 prefix. Names are paths below it, always with `/`."""
+    """A local folder or an S3 prefix. Names are paths below it, always with `/`.
+
+    What S3 refuses for the moment is asked for again; so a write may be sent more than once, the
+    same bytes to the same key. A method raises STORAGE_ERRORS when that was in vain.
+    """
 
     uri: str
+    policy: RetryPolicy = field(default=TABLE_RETRIES, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         uri = normalise_uri(self.uri)
         object.__setattr__(self, "uri", uri.rstrip("/") or "/")
 
     def below(self, name: str) -> "Folder":
-        return Folder(self._path(name))
+        return Folder(self._path(name), self.policy)
 
     def uri_of(self, name: str) -> str:
         return self._path(name)
 
     def exists(self, name: str) -> bool:
-        return bool(self._filesystem.isfile(self._path(name)))
+        if not is_s3(self.uri):
+            return Path(self._path(name)).is_file()
+        # Not by HEAD, whose answers have no body: a 403 there does not tell expired credentials
+        # from denied ones. A key sorts before all others that begin with it.
+        _, key = split_s3_uri(self._path(name))
+        first = next(list_objects(self._path(name), self.policy), None)
+        return first is not None and first["Key"] == key
 
     def read(self, name: str) -> bytes:
-        data: bytes = self._filesystem.cat_file(self._path(name))
-        return data
+        if is_s3(self.uri):
+            return self._get(name)[0]
+        return Path(self._path(name)).read_bytes()
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file at once: a reader sees the old one or the new one, never a part.
 
         On S3 that is a single PUT; on a disk a temporary file in the same folder, renamed.
         """
-        path = self._path(name)
-        if is_s3(path):
-            self._filesystem.pipe_file(path, data)
+        if is_s3(self.uri):
+            self._call("put_object", name, Body=data)
         else:
-            _write_then_rename(Path(path), data)
+            _write_then_rename(Path(self._path(name)), data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file unless there is another one; whether it holds `data` now.
+
+        Of all that create one name at the same time, one is told True, if their `data` differ: by
+        its bytes a call knows its own file where S3's answer was lost.
+        """
+        if is_s3(self.uri):
+            return self._put_if(name, data, IfNoneMatch="*")
+        path = Path(self._path(name))
+        with _locked(path):
+            if path.exists():
+                return self._holds(name, data)
+            _write_then_rename(path, data)
+            return True
+
+    def replace(self, name: str, data: bytes, expected: bytes) -> bool:
+        """Write a file if what it holds is `expected`; whether this call wrote it.
+
+        Of all that replace one file at the same time, one is told True, if their `data` differ.
+        """
+        if is_s3(self.uri):
+            try:
+                found, etag = self._get(name)
+            except FileNotFoundError:
+                return False
+            return found == expected and self._put_if(name, data, IfMatch=etag)
+        path = Path(self._path(name))
+        with _locked(path):
+            if not self._holds(name, expected):
+                return False
+            _write_then_rename(path, data)
+            return True
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write a Parquet file, whole or not at all: zstd, row groups that a query can skip."""
@@ -132,17 +203,17 @@ class Folder:
         self.write(name, sink.getvalue().to_pybytes())
 
     def delete(self, name: str) -> None:
-        self._filesystem.rm_file(self._path(name))
+        if is_s3(self.uri):
+            self._call("delete_object", name)
+        else:
+            Path(self._path(name)).unlink()
 
     def list(self, below: str = "") -> list[str]:
         """Names of all files below a sub-folder, sorted; empty where there is no such folder."""
         root = self._path(below) if below else self.uri
-        strip = len(self._filesystem._strip_protocol(self.uri).rstrip("/")) + 1
-        found = self._filesystem.find(root, detail=True)
-        # s3fs lists a prefix itself, as a directory, if its first file is written meanwhile.
-        names = (path[strip:] for path, info in found.items() if info["type"] != "directory")
-        # A temporary file that a killed process left behind is not a file of the folder.
-        return sorted(name for name in names if not name.endswith(_TEMPORARY))
+        strip = len(self.uri.rstrip("/")) + 1
+        names = (uri[strip:] for uri in _uris_below(root, self.policy))
+        return sorted(name for name in names if not _is_passing(name))
 
     def unfinished(self) -> tuple[str, ...]:
         """Paths of what a killed process was writing; on S3 nothing is left of that."""
@@ -155,7 +226,7 @@ class Folder:
 
         Fields `date` and `run` of the schema are read from the folders' names (`date=…/run=…`).
         """
-        paths = [self._filesystem._strip_protocol(self._path(name)) for name in names]
+        paths = [self._path(name).removeprefix(S3_SCHEME) for name in names]
         if not paths:
             return pads.dataset(schema.empty_table())
         return pads.dataset(
@@ -166,20 +237,59 @@ class Folder:
             partitioning=_PARTITIONS,
         )
 
-    @cached_property
-    def _filesystem(self) -> AbstractFileSystem:
-        return s3_filesystem() if is_s3(self.uri) else LocalFileSystem()
-
     def arrow_filesystem(self) -> pafs.FileSystem:
         """Arrow's filesystem for this folder, whose paths have no `s3://`."""
         # Never one that wraps fsspec: Scanner.to_reader(), which DuckDB calls, keeps Python's lock
         # while it waits for threads that a filesystem in Python makes wait for that lock.
         if is_s3(self.uri):
-            return _arrow_s3_filesystem(split_s3_uri(self.uri)[0])
+            return _arrow_s3_filesystem(split_s3_uri(self.uri)[0], self.policy)
         return pafs.LocalFileSystem()
 
     def _path(self, name: str) -> str:
         return f"{self.uri.rstrip('/')}/{name}"
+
+    def _call(self, operation: str, name: str, **arguments: Any) -> Any:
+        """One of S3's operations on the object of this name."""
+        bucket, key = split_s3_uri(self._path(name))
+
+        async def send(client: Any) -> Any:
+            return await getattr(client, operation)(Bucket=bucket, Key=key, **arguments)
+
+        return s3.request(send, self.policy)
+
+    def _get(self, name: str) -> tuple[bytes, str]:
+        """(bytes, ETag) of an object."""
+        bucket, key = split_s3_uri(self._path(name))
+
+        async def send(client: Any) -> tuple[bytes, str]:
+            response = await client.get_object(Bucket=bucket, Key=key)
+            async with response["Body"]:
+                return await s3.read_body(response), response["ETag"]
+
+        try:
+            return s3.request(send, self.policy)
+        except ClientError as error:
+            if s3.status(error) == 404:
+                raise FileNotFoundError(f"{self._path(name)} is not there: {error}") from error
+            raise
+
+    def _put_if(self, name: str, data: bytes, **condition: str) -> bool:
+        """PUT on a condition; whether the object is what this call wrote."""
+        try:
+            self._call("put_object", name, Body=data, **condition)
+            return True
+        except ClientError as error:
+            if s3.error_code(error) not in ("PreconditionFailed", "NoSuchKey"):
+                raise
+        # An earlier try may have written it although its answer was lost; aiohttp alone sends a
+        # PUT twice if the connection breaks.
+        return self._holds(name, data)
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        try:
+            return self.read(name) == data
+        except FileNotFoundError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -203,10 +313,26 @@ class RunFolders:
         return self.table.below(f"detections/date={self.date}/run={self.run}")
 
 
-def _arrow_s3_filesystem(bucket: str) -> pafs.S3FileSystem:
+def _uris_below(root: str, policy: RetryPolicy) -> Iterator[str]:
+    if not is_s3(root):
+        yield from LocalFileSystem().find(root)
+        return
+    bucket, prefix = split_s3_uri(root)
+    for item in list_objects(f"{root}/" if prefix else f"{S3_SCHEME}{bucket}/", policy):
+        # Some consoles make a folder by writing an empty object whose key ends in `/`.
+        if not item["Key"].endswith("/"):
+            yield f"{S3_SCHEME}{bucket}/{item['Key']}"
+
+
+def _arrow_s3_filesystem(bucket: str, policy: RetryPolicy) -> pafs.S3FileSystem:
     """Arrow's S3 client, told what botocore finds in the AWS variables and files."""
     session = botocore.session.get_session()
-    client = session.create_client("s3")
+    config = Config(
+        connect_timeout=policy.connect_timeout_s,
+        read_timeout=policy.read_timeout_s,
+        retries={"mode": "standard", "total_max_attempts": policy.attempts},
+    )
+    client = session.create_client("s3", config=config)
     region = client.head_bucket(Bucket=bucket).get("BucketRegion", client.meta.region_name)
     endpoint = urlsplit(client.meta.endpoint_url)
     is_aws = str(endpoint.hostname).endswith((".amazonaws.com", ".amazonaws.com.cn"))
@@ -219,13 +345,21 @@ def _arrow_s3_filesystem(bucket: str) -> pafs.S3FileSystem:
         scheme=endpoint.scheme,
         # AWS has an endpoint for each region, which Arrow knows.
         endpoint_override=None if is_aws else f"{endpoint.netloc}{endpoint.path}",
+        connect_timeout=policy.connect_timeout_s,
+        retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=policy.attempts),
     )
 
 
 _TEMPORARY = ".tmp"
+_LOCK = ".lock"
 _PARTITIONS = pads.partitioning(
     pa.schema([("date", pa.date32()), ("run", pa.string())]), flavor="hive"
 )
+
+
+def _is_passing(name: str) -> bool:
+    """Whether it is a lock, or what a process is writing or was when it was killed."""
+    return PurePosixPath(name).name.startswith(".") and name.endswith((_TEMPORARY, _LOCK))
 
 
 def _write_then_rename(path: Path, data: bytes) -> None:
@@ -242,3 +376,13 @@ def _write_then_rename(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Alone among all processes that lock this path, on this machine or by NFS."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the file, which is replaced; it stays, for another may be waiting for it.
+    with path.with_name(f".{path.name}{_LOCK}").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

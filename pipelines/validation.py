@@ -34,5 +34,8 @@ def _fetched_blocks(table: pa.Table) -> Iterator[pa.Table]:
     for start in range(0, len(mine), _IMAGES_PER_BLOCK):
         uris = table["image_uri"].take(mine[start : start + _IMAGES_PER_BLOCK]).combine_chunks()
         nothing = [None] * len(uris)
-        listed = pa.table({"image_uri": uris, "etag": nothing, "size_bytes": nothing})
+        no_part = pa.array([0] * len(uris), pa.int32())
+        listed = pa.table(
+            {"part": no_part, "image_uri": uris, "etag": nothing, "size_bytes": nothing}
+        )
         yield fetch_block(listed, MAX_IMAGE_BYTES)

@@ -15,6 +15,7 @@ from moto.moto_server.utilities import RegexConverter
 from moto.server import ThreadedMotoServer
 
 from pipelines import cluster
+from tests.faulty_s3 import FaultyS3
 from yolox_core import build_model, save_checkpoint
 
 # Small tensors gain nothing from a second thread, which waits by spinning where cores are shared.
@@ -45,19 +46,39 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """An S3 server on this machine, which the standard AWS variables point to."""
+def s3_server() -> Iterator[str]:
+    """An S3 server on this machine."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_proxy(s3_server: str) -> Iterator[FaultyS3]:
+    """The S3 server behind a proxy that the standard AWS variables point to."""
+    with FaultyS3(s3_server) as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", proxy.url)
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.delenv("AWS_PROFILE", raising=False)
-        yield f"http://{host}:{port}"
-    server.stop()
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(s3_proxy: FaultyS3) -> str:
+    """What AWS_ENDPOINT_URL says: an S3 that works, unless a test has it fail by `faulty_s3`."""
+    return s3_proxy.url
+
+
+@pytest.fixture
+def faulty_s3(s3_proxy: FaultyS3) -> Iterator[FaultyS3]:
+    """The S3 that everything here talks to, Ray's workers included, to be given faults."""
+    s3_proxy.clear()
+    yield s3_proxy
+    s3_proxy.clear()
 
 
 @pytest.fixture(scope="session")
@@ -69,11 +90,11 @@ def local_ray(s3_endpoint: str) -> Iterator[None]:
 
 
 class Bucket:
-    """A bucket of the test's own."""
+    """A bucket of the test's own; its `client` talks to the server itself and meets no faults."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, server: str) -> None:
         self.name = name
-        self.client = boto3.client("s3")
+        self.client = boto3.client("s3", endpoint_url=server)
         self.client.create_bucket(Bucket=name)
 
     def put(self, key: str, body: bytes) -> str:
@@ -82,8 +103,8 @@ class Bucket:
 
 
 @pytest.fixture
-def bucket(s3_endpoint: str) -> Bucket:
-    return Bucket(f"bucket-{next(_bucket_numbers)}")
+def bucket(s3_endpoint: str, s3_server: str) -> Bucket:
+    return Bucket(f"bucket-{next(_bucket_numbers)}", s3_server)
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ def test_the_detector_knows_neither_ray_nor_arrow_nor_fsspec() -> None:
 
 
 def test_what_fetches_and_writes_need_not_wait_for_torch() -> None:
-    for name in ("fetch", "parts", "ledger", "storage", "images", "schema", "errors"):
+    for name in ("fetch", "parts", "ledger", "s3", "storage", "images", "schema", "errors"):
         assert not _imports(ROOT / f"pipelines/{name}.py") & {"torch", "yolox_core"}, name
 
 

@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,6 +47,36 @@ def test_a_folder_reads_back_what_was_written(folder: Folder) -> None:
     folder.delete("images/b")
     assert not folder.exists("images/b")
     assert folder.exists("runs/a.json")
+
+
+def test_a_file_is_created_unless_there_is_another_one(folder: Folder) -> None:
+    assert folder.create("runs/lease", b"mine")
+    assert not folder.create("runs/lease", b"theirs")
+    assert folder.read("runs/lease") == b"mine"
+    assert folder.list() == ["runs/lease"]
+
+
+def test_a_file_is_replaced_if_it_holds_what_was_expected(folder: Folder) -> None:
+    assert not folder.replace("runs/lease", b"new", expected=b"old")
+    folder.write("runs/lease", b"old")
+    assert not folder.replace("runs/lease", b"new", expected=b"other")
+    assert folder.read("runs/lease") == b"old"
+    assert folder.replace("runs/lease", b"new", expected=b"old")
+    assert folder.read("runs/lease") == b"new"
+    assert folder.list() == ["runs/lease"]
+
+
+def test_of_many_that_create_or_replace_a_file_at_once_one_succeeds(tmp_path: Path) -> None:
+    # On a disk: S3 promises it, and the tests' S3 server looks and writes in two steps.
+    folder = Folder(str(tmp_path))
+    names = [b"%d" % number for number in range(16)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        created = list(pool.map(lambda name: folder.create("lease", name), names))
+        holder = names[created.index(True)]
+        replaced = list(pool.map(lambda name: folder.replace("lease", name + b"'", holder), names))
+    assert created.count(True) == 1
+    assert replaced.count(True) == 1
+    assert folder.read("lease") == names[replaced.index(True)] + b"'"
 
 
 def test_partitions_of_the_path_become_columns(folder: Folder) -> None:
