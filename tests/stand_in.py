@@ -8,6 +8,7 @@ import ctypes
 import hashlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ SLOW_S = 0.1
 
 
 class StandIn:
-    """CRASH, OOM, HANG, SLOW and RAISE happen to the process, NAN to the answer."""
+    """CRASH, EXIT, OOM, HUGE, HANG, SLOW, RAISE happen to the process, NAN to the answer."""
 
     class_names = ("cat", "dog", "bird")
 
@@ -35,15 +36,33 @@ class StandIn:
     def _suffer(self, body: bytes) -> None:
         if body.startswith(b"CRASH"):
             os.kill(os.getpid(), signal.SIGSEGV)
+        elif body.startswith(b"EXIT"):
+            sys.exit(3)
         elif body.startswith(b"OOM"):
             os.kill(os.getpid(), signal.SIGKILL)
+        elif body.startswith(b"HUGE"):
+            bytearray(1 << 60)
         elif body.startswith(b"HANG"):
             # With Python's lock held, as a decoder does that loops for ever.
             ctypes.PyDLL(None).sleep(600)
         elif body.startswith(b"SLOW"):
             time.sleep(SLOW_S)
         elif body.startswith(b"RAISE"):
-            raise ValueError("a bug in the detector")
+            raise DetectorBugError(0, "a bug")
+
+
+class Fragile(StandIn):
+    """A checkpoint does to it what a body does to StandIn."""
+
+    def __init__(self, checkpoint: bytes, settings: DetectorSettings) -> None:
+        self._suffer(checkpoint)
+
+
+class DetectorBugError(Exception):
+    """One of those that can be pickled, but not be made anew from it."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
 
 
 def found_in(body: bytes) -> LabelledImage:
