@@ -1,6 +1,9 @@
 """Storage that misbehaves: every kind of fault, and what it costs."""
 
+import time
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +19,7 @@ from tests.faulty_s3 import (
     Fault,
     FaultyS3,
     Forward,
+    Hold,
     Request,
     Rule,
     access_denied,
@@ -31,7 +35,9 @@ from tests.faulty_s3 import (
 )
 
 QUICK = RetryPolicy(first_backoff_s=0.01, max_backoff_s=0.05, read_timeout_s=0.5)
-"""As patient as the real one, on an S3 whose bad days last for seconds."""
+"""Tries as often as the real one, on an S3 whose bad days last for seconds."""
+QUICK_WHEN_BUSY = replace(QUICK, read_timeout_s=2)
+"""For many requests at once, to a server that answers them one by one."""
 
 MAX_BYTES = 100_000
 
@@ -167,14 +173,14 @@ def test_thirty_percent_of_requests_failing_costs_time_only(bucket, faulty_s3, m
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "20")  # ten pages
     bodies = {bucket.put(f"photos/{n:03d}.jpg", b"%d" % n): b"%d" % n for n in range(200)}
     rules = _share_failing(faulty_s3, 0.3, PASSING.values())
-    listed = list(list_objects(f"s3://{bucket.name}/photos/", QUICK))
+    listed = list(list_objects(f"s3://{bucket.name}/photos/", QUICK_WHEN_BUSY))
     uris = [f"s3://{bucket.name}/{item['Key']}" for item in listed]
     assert uris == list(bodies)
     images = [
         ImageRef(uri, item["ETag"].strip('"'), item["Size"])
         for uri, item in zip(uris, listed, strict=True)
     ]
-    fetched = fetch(images, MAX_BYTES, QUICK)
+    fetched = fetch(images, MAX_BYTES, QUICK_WHEN_BUSY)
     assert [image.body for image in fetched] == list(bodies.values())
     assert all(faulty_s3.struck(rule) for rule in rules)
     assert sum(image.retries for image in fetched) > 20
@@ -205,6 +211,30 @@ def test_a_folder_stands_every_fault_that_passes(folder: Folder, faulty_s3, pass
     folder.delete("runs/a.json")
     assert not folder.exists("runs/a.json")
     assert [faulty_s3.struck(rule) for rule in rules] == [1, 1, 1]
+
+
+def test_a_write_does_not_wait_to_be_told_to_continue(folder: Folder, faulty_s3) -> None:
+    # aiohttp would wait for it without a time-out.
+    folder.write("a.json", b"1")
+    assert ["Expect" in request.headers for request in faulty_s3.requests] == [False]
+
+
+def test_a_write_that_s3_holds_back_is_sent_again_and_may_arrive_twice(
+    folder: Folder, faulty_s3
+) -> None:
+    hold = Hold()
+    held = faulty_s3.add(Rule(hold, method="PUT", times=2))
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(folder.write, "a.json", b"1")
+        assert hold.reached.wait(10)
+        assert [request.key for request in faulty_s3.in_flight] == ["table/a.json"]
+        writing.result()
+    assert faulty_s3.struck(held) == 2
+    folder.delete("a.json")
+    hold.release()
+    while faulty_s3.in_flight:
+        time.sleep(0.01)
+    assert folder.read("a.json") == b"1"
 
 
 def test_a_file_that_is_not_there_is_known_at_the_first_try(folder: Folder, faulty_s3) -> None:
