@@ -4,10 +4,12 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import ray
 
 from pipelines import s3
 from pipelines.fetch import ImageRef, fetch, fetch_block
@@ -391,3 +393,18 @@ def test_credentials_that_stay_refused_are_no_fault_of_the_image_and_are_not_tol
     assert (str(image.body.kind), image.retries) == ("io_error", 9)
     assert "InvalidAccessKeyId" in str(image.body)
     assert "hush" not in str(image.body)
+
+
+@pytest.mark.ray
+def test_workers_of_ray_meet_the_faults_and_stand_them(bucket, faulty_s3, local_ray) -> None:
+    uris = [bucket.put(f"{number}.jpg", b"%d" % number) for number in range(20)]
+    parts, nothing = list(range(20)), pa.nulls(20)
+    listed = pa.table({"part": parts, "image_uri": uris, "etag": nothing, "size_bytes": nothing})
+    failing = faulty_s3.add(Rule(slow_down, method="GET", share=0.3))
+    rows = (
+        ray.data.from_arrow(listed)
+        .map_batches(partial(fetch_block, max_bytes=MAX_BYTES), batch_format="pyarrow")
+        .take_all()
+    )
+    assert {row["part"]: row["data"] for row in rows} == {n: b"%d" % n for n in range(20)}
+    assert sum(row["retries"] for row in rows) == faulty_s3.struck(failing) > 0
