@@ -263,6 +263,13 @@ def test_silence_to_the_end_is_an_error_that_says_so(
         Folder(folder.uri, policy).read("a.json")
 
 
+def test_a_try_that_never_ends_is_given_up(folder: Folder, faulty_s3) -> None:
+    faulty_s3.add(Rule(stall(30)))
+    policy = RetryPolicy(patience_s=0, read_timeout_s=60, longest_try_s=0.5)
+    with pytest.raises(s3.ERRORS, match="S3 did not answer in time"):
+        Folder(folder.uri, policy).read("a.json")
+
+
 def test_a_file_is_created_once_though_the_answer_is_lost(folder: Folder, faulty_s3) -> None:
     faulty_s3.add(Rule(lost_answer, method="PUT", times=1))
     assert folder.create("lease", b"mine")
@@ -316,6 +323,7 @@ def credentials_file(tmp_path: Path, s3_endpoint: str, monkeypatch) -> Path:
     """Where this process finds its credentials, and nowhere else."""
     path = tmp_path / "credentials"
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     return path
