@@ -6,6 +6,7 @@ This is the one decoder of training, evaluation and labelling.
 import io
 import warnings
 from enum import StrEnum
+from typing import Self
 
 import cv2
 import numpy as np
@@ -45,6 +46,10 @@ class ImageError(Exception):
     def __init__(self, kind: ErrorKind, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+    def __reduce__(self) -> tuple[type[Self], tuple[ErrorKind, str]]:
+        # An exception is otherwise made anew from its message alone, when it is unpickled.
+        return type(self), (self.kind, str(self))
 
 
 def decode_image(data: bytes, max_pixels: int) -> Pixels:

@@ -12,7 +12,7 @@ import torch
 from ray.train.torch import get_device
 
 from pipelines import workers
-from pipelines.detector import DetectorSettings
+from pipelines.detection import DetectorSettings
 from pipelines.errors import InputError
 from pipelines.evaluation import Evaluation
 from pipelines.storage import Folder

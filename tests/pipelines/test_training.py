@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pipelines.annotations import read_training_table, write_training_table
-from pipelines.detector import Detector, DetectorSettings, LabelledImage
+from pipelines.detection import DetectorSettings, LabelledImage
+from pipelines.detector import Detector
 from pipelines.errors import InputError
 from pipelines.preview import write_preview
 from pipelines.shapes import CLASS_NAMES, generate_archive
@@ -95,7 +96,7 @@ def test_the_checkpoint_finds_objects(folder: Path, trained: TrainingSummary) ->
     )
     table, _ = read_training_table(str(folder / "truth.parquet"))
     bodies = [Path(uri).read_bytes() for uri in table["image_uri"][:2].to_pylist()]
-    found = Detector(Path(trained.last_checkpoint).read_bytes(), settings).detect(bodies)
+    found = Detector(Path(trained.last_checkpoint).read_bytes(), settings)(bodies)
     assert all(isinstance(image, LabelledImage) and len(image.scores) for image in found)
 
 
