@@ -106,7 +106,7 @@ class IsolatedDetector:
         if self._futile_deaths > _MAX_FUTILE_DEATHS:
             raise RuntimeError(
                 f"{self._detector}: its process died {self._futile_deaths} times without an answer "
-                f"in between, at last by {death}: the detector fails, not an image"
+                f"in between, at last by {death.cause}: the detector fails, not an image"
             )
         self._start()
         return death
@@ -125,14 +125,14 @@ class IsolatedDetector:
             return
         raise RuntimeError(
             f"{self._detector}: its process died {_MAX_STARTS} times in a row before its model was "
-            f"loaded, at last by {death}"
+            f"loaded, at last by {death.cause}"
         )
 
 
 class _ProcessDiedError(Exception):
     def __init__(self, exit_code: int) -> None:
-        cause = _signal_name(-exit_code) if exit_code < 0 else f"exit code {exit_code}"
-        super().__init__(f"the detector's process died over it: {cause}")
+        self.cause = _signal_name(-exit_code) if exit_code < 0 else f"exit code {exit_code}"
+        super().__init__(f"the detector's process died over it: {self.cause}")
         killed = exit_code == -signal.SIGKILL
         self.kind = ErrorKind.OUT_OF_MEMORY if killed else ErrorKind.CRASHED
 

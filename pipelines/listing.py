@@ -139,10 +139,9 @@ def _row_of_file(path: Path, status: os.stat_result) -> dict[str, Any]:
 
 
 def _rows_of_manifest(uri: str) -> Iterator[pa.Table]:
-    folder, _, name = uri.rpartition("/")
+    folder = Folder(uri.rpartition("/")[0] or "/")
     try:
-        filesystem = Folder(folder or "/").arrow_filesystem()
-        dataset = _open_manifest(uri, filesystem)
+        dataset = _open_manifest(uri, folder.arrow_filesystem())
         if "image_uri" not in dataset.schema.names:
             raise InputError(
                 f"source={uri!r} has the columns {', '.join(dataset.schema.names)}: "

@@ -19,7 +19,6 @@ from pipelines.ledger import Ledger
 from pipelines.schema import DETECTED, DETECTIONS, FAILED, IMAGES, LABELLED, PART_KEYS
 from pipelines.storage import RunFolders
 
-
 _NAME = re.compile(r"part-(\d{8})\.parquet")
 
 

@@ -1,13 +1,14 @@
-"""A detector for tests where the model is not the point: "tests.stand_in:StandIn".
+"""A detector for tests where the model is not the point: fast, without a model, deterministic.
 
-What it finds follows from a hash of the bytes. Bodies that begin with a word in capitals do to its
-process what real files do to a decoder.
+It is named "tests.stand_in:StandIn". What it finds follows from a hash of the bytes; bodies that
+begin with a word in capitals do to its process what real files do to a decoder.
 """
 
 import ctypes
 import hashlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ SLOW_S = 0.1
 
 
 class StandIn:
-    """CRASH, OOM, HANG, SLOW and RAISE happen to the process, NAN to the answer."""
+    """CRASH, EXIT, OOM, HUGE, HANG, SLOW, RAISE happen to the process, NAN to the answer."""
 
     class_names = ("cat", "dog", "bird")
 
@@ -35,23 +36,42 @@ class StandIn:
     def _suffer(self, body: bytes) -> None:
         if body.startswith(b"CRASH"):
             os.kill(os.getpid(), signal.SIGSEGV)
+        elif body.startswith(b"EXIT"):
+            sys.exit(3)
         elif body.startswith(b"OOM"):
             os.kill(os.getpid(), signal.SIGKILL)
+        elif body.startswith(b"HUGE"):
+            bytearray(1 << 60)
         elif body.startswith(b"HANG"):
             # With Python's lock held, as a decoder does that loops for ever.
             ctypes.PyDLL(None).sleep(600)
         elif body.startswith(b"SLOW"):
             time.sleep(SLOW_S)
         elif body.startswith(b"RAISE"):
-            raise ValueError("a bug in the detector")
+            raise DetectorBugError(0, "a bug")
+
+
+class Fragile(StandIn):
+    """A checkpoint does to it what a body does to StandIn."""
+
+    def __init__(self, checkpoint: bytes, settings: DetectorSettings) -> None:
+        self._suffer(checkpoint)
+
+
+class DetectorBugError(Exception):
+    """One of those that can be pickled, but not be made anew from it."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
 
 
 def found_in(body: bytes) -> LabelledImage:
-    """0 to 4 boxes on 640 x 480 px, by falling score; with NaN where the body begins with NAN."""
-    digest = np.frombuffer(hashlib.sha256(body).digest(), np.uint8)
-    count = int(digest[0]) % 5
-    left_top, size, scores, class_ids = np.split(digest[1:29].reshape(7, 4)[:, :count], (2, 4, 5))
-    boxes = np.concatenate((left_top, left_top + size + 1)).T.astype(np.float32)
+    """1 to 4 boxes on 640 x 480 px, all of them NaN where the body begins with NAN."""
+    rng = np.random.default_rng(list(hashlib.sha256(body).digest()))
+    count = rng.integers(1, 5)
+    left_top, size = rng.uniform(0, 380, (count, 2)), rng.uniform(1, 100, (count, 2))
+    boxes = np.concatenate((left_top, left_top + size), axis=1).astype(np.float32)
     if body.startswith(b"NAN"):
-        count, boxes = max(count, 1), np.full((max(count, 1), 4), np.nan, np.float32)
-    return LabelledImage(640, 480, boxes, scores[0], class_ids[0])
+        boxes[:] = np.nan
+    scores = rng.uniform(0.1, 1, count).astype(np.float32)
+    return LabelledImage(640, 480, boxes, scores, rng.integers(0, 3, count))

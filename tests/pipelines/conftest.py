@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.detection import DetectorSettings
+
 
 @dataclass(frozen=True)
 class OddFile:
@@ -113,3 +115,17 @@ def odd_archive() -> dict[str, OddFile]:
     for name in odd_names:
         archive[f"odd names/{name}.jpg"] = OddFile(jpeg, as_is)
     return archive
+
+
+@pytest.fixture(scope="session")
+def settings() -> DetectorSettings:
+    """For the tiny checkpoint, and for detectors that heed none of it."""
+    return DetectorSettings(
+        input_size=(64, 64),
+        score_threshold=0.0,
+        nms_threshold=0.65,
+        max_pixels=100_000_000,
+        batch_size=2,
+        threads=1,
+        device="cpu",
+    )

@@ -1,12 +1,16 @@
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from pipelines.detector import Detector, DetectorSettings, LabelledImage
-from pipelines.images import ErrorKind, ImageError
-from pipelines.schema import DETECTED, FETCHED
+from pipelines.detection import DetectorSettings, LabelledImage
+from pipelines.detector import BATCHES_BEFORE_DOUBLING, Detector
+from pipelines.images import ErrorKind
+from yolox_core import YOLOX
 
 
 def _detector(checkpoint: bytes, size: tuple[int, int] = (64, 64), **changes: object) -> Detector:
@@ -33,54 +37,103 @@ def _jpeg(width: int, height: int, seed: int) -> bytes:
 
 
 def test_boxes_lie_on_the_photo_and_scores_fall(detector: Detector) -> None:
-    [found] = detector.detect([_jpeg(300, 100, seed=1)])
+    [found] = detector([_jpeg(300, 100, seed=1)])
     assert isinstance(found, LabelledImage)
     assert (found.width, found.height) == (300, 100)
     assert len(found.scores) > 0
     x1, y1, x2, y2 = found.boxes_xyxy.T
-    assert ((x1 >= 0) & (x1 < x2) & (x2 <= 300)).all()
-    assert ((y1 >= 0) & (y1 < y2) & (y2 <= 100)).all()
+    assert ((x1 >= 0) & (x1 <= x2) & (x2 <= 300)).all()
+    assert ((y1 >= 0) & (y1 <= y2) & (y2 <= 100)).all()
     assert (np.diff(found.scores) <= 0).all()
     assert set(found.class_ids) <= {0, 1, 2}
 
 
 def test_a_bad_image_changes_nothing_for_its_neighbours(detector: Detector) -> None:
     good = [_jpeg(80, 60, seed) for seed in range(3)]
-    alone = detector.detect(good)
-    passed_on = ImageError(ErrorKind.GONE, "not there")
-    first, bad, second, third, gone = detector.detect([good[0], b"<html>", *good[1:], passed_on])
+    alone = detector(good)
+    first, bad, second, third = detector([good[0], b"<html>", *good[1:]])
     assert bad.kind is ErrorKind.NOT_AN_IMAGE
-    assert gone is passed_on
     for before, after in zip(alone, (first, second, third), strict=True):
         np.testing.assert_allclose(before.boxes_xyxy, after.boxes_xyxy, atol=1e-2)
         np.testing.assert_array_equal(before.class_ids, after.class_ids)
 
 
 def test_no_images_and_only_bad_images_give_as_many_rows(detector: Detector) -> None:
-    assert detector.detect([]) == []
-    assert [error.kind for error in detector.detect([b"", b""])] == ["empty_object"] * 2
+    assert detector([]) == []
+    assert [error.kind for error in detector([b"", b""])] == ["empty_object"] * 2
 
 
-def test_a_table_of_bytes_becomes_a_table_of_boxes(detector: Detector) -> None:
-    fetched = pa.Table.from_pylist(
-        [
-            {"image_uri": "a", "etag": "e", "size_bytes": 9, "data": _jpeg(50, 40, 0)},
-            {"image_uri": "b", "error_kind": "denied", "error_message": "403"},
-        ],
-        schema=pa.schema([field.with_nullable(True) for field in FETCHED]),
-    )
-    fetched = fetched.set_column(6, FETCHED.field("fetch_seconds"), [pa.array([0.5, 0.5])])
-    detected = detector(fetched)
-    assert detected.schema.equals(DETECTED)
-    labelled, failed = detected.to_pylist()
-    assert (labelled["width"], labelled["height"], labelled["error_kind"]) == (50, 40, None)
-    assert labelled["found"][0]["class_name"] in ("cat", "dog", "bird")
-    assert (failed["width"], failed["error_kind"], failed["error_message"]) == (
-        None,
-        "denied",
-        "403",
-    )
-    assert failed["found"] == []
+class _Memory:
+    """A GPU's memory, as far as the model can tell."""
+
+    def __init__(self) -> None:
+        self.room_for = 1000
+        self.tried: list[int] = []
+        """Images in each forward pass."""
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor]) -> None:
+        if isinstance(module, YOLOX):
+            self.tried.append(len(inputs[0]))
+            if len(inputs[0]) > self.room_for:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.fixture
+def memory() -> Iterator[_Memory]:
+    memory = _Memory()
+    with register_module_forward_pre_hook(memory):
+        yield memory
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(
+    tiny_checkpoint: bytes, memory: _Memory
+) -> None:
+    detector = _detector(tiny_checkpoint, batch_size=8)
+    photos = [_jpeg(80, 60, seed) for seed in range(8)]
+    expected = detector(photos)
+    memory.room_for = 3
+    memory.tried.clear()
+    found = detector(photos)
+    assert memory.tried == [8, 4, 2, 2, 2, 2]
+    for before, after in zip(expected, found, strict=True):
+        np.testing.assert_allclose(before.boxes_xyxy, after.boxes_xyxy, atol=1e-2)
+
+
+def test_the_batch_size_recovers_step_by_step(tiny_checkpoint: bytes, memory: _Memory) -> None:
+    detector = _detector(tiny_checkpoint, batch_size=4)
+    memory.room_for = 1
+    detector([_jpeg(8, 8, seed=0)] * 4)
+    assert memory.tried == [4, 2, 1, 1, 1, 1]
+    memory.room_for = 1000
+    memory.tried.clear()
+    detector([_jpeg(8, 8, seed=0)] * 4 * BATCHES_BEFORE_DOUBLING)
+    assert memory.tried[: BATCHES_BEFORE_DOUBLING - 4] == [1] * (BATCHES_BEFORE_DOUBLING - 4)
+    assert memory.tried == sorted(memory.tried)
+    assert set(memory.tried) == {1, 2, 4}
+
+
+def test_an_image_that_does_not_fit_alone_is_out_of_memory(
+    tiny_checkpoint: bytes, memory: _Memory
+) -> None:
+    memory.room_for = 0
+    errors = _detector(tiny_checkpoint)([_jpeg(8, 8, seed) for seed in range(3)])
+    assert [error.kind for error in errors] == [ErrorKind.OUT_OF_MEMORY] * 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_image_for_which_the_model_gives_no_number_is_not_finite(
+    detector: Detector, value: float
+) -> None:
+    white, black = (cv2.imencode(".png", np.full((64, 64, 3), x, np.uint8))[1] for x in (255, 0))
+
+    def spoil(module: nn.Module, inputs: tuple[Tensor], outputs: list[Tensor]) -> None:
+        if isinstance(module, YOLOX):
+            outputs[1][inputs[0].mean(dim=(1, 2, 3)) > 200, 4, 0, 0] = value
+
+    with register_module_forward_hook(spoil):
+        first, second = detector([white.tobytes(), black.tobytes()])
+    assert first.kind is ErrorKind.NOT_FINITE
+    assert len(second.scores) > 0
 
 
 def test_a_detector_keeps_to_the_threads_it_was_given(tiny_checkpoint: bytes) -> None:

@@ -127,7 +127,7 @@ def test_a_record_of_an_older_version_is_read_but_not_gone_on_with() -> None:
         del stored[name]
     record = RunRecord.from_json(json.dumps(stored).encode())
     assert record.settings == SETTINGS
-    with pytest.raises(InputError, match="older version.* another --run"):
+    with pytest.raises(InputError, match=r"older version.* another --run"):
         runs.begin_attempt(record)
 
 
