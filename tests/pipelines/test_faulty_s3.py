@@ -15,6 +15,7 @@ from pipelines import s3
 from pipelines.fetch import ImageRef, fetch, fetch_block
 from pipelines.images import ImageError
 from pipelines.s3 import IMAGE_RETRIES, RetryPolicy
+from pipelines.schema import FETCHED
 from pipelines.storage import Folder, list_objects
 from tests.faulty_s3 import (
     Answer,
@@ -69,6 +70,18 @@ def _share_failing(faulty_s3: FaultyS3, share: float, faults: Collection[Fault])
     """Let this share of all requests fail, by each of these faults alike."""
     each = 1 - (1 - share) ** (1 / len(faults))
     return [faulty_s3.add(Rule(fault, share=each)) for fault in faults]
+
+
+def _listed(uris: list[str], parts: list[int]) -> pa.Table:
+    """What the fetch stage is given: images of which nothing is known, one in each part."""
+    columns = {
+        "part": parts,
+        "part_rows": [1] * len(parts),
+        "image_uri": uris,
+        "etag": [None] * len(uris),
+        "size_bytes": [None] * len(uris),
+    }
+    return pa.table(columns, schema=pa.schema([FETCHED.field(name) for name in columns]))
 
 
 def _kinds(images: list[ImageRef]) -> list[bytes | str]:
@@ -136,9 +149,9 @@ def test_patience_ends_the_tries_of_an_image_that_stalls(bucket, faulty_s3) -> N
 def test_the_fetch_stage_passes_parts_on_and_tells_the_retries(bucket, faulty_s3) -> None:
     uris = [bucket.put(f"{name}.jpg", b"1") for name in "ab"]
     faulty_s3.add(Rule(slow_down, key="b.jpg", times=2))
-    nothing = pa.nulls(2)
-    listed = pa.table({"part": [4, 5], "image_uri": uris, "etag": nothing, "size_bytes": nothing})
-    fetched = fetch_block(listed, MAX_BYTES).select(["part", "image_uri", "data", "retries"])
+    fetched = fetch_block(_listed(uris, parts=[4, 5]), MAX_BYTES).select(
+        ["part", "image_uri", "data", "retries"]
+    )
     assert fetched.to_pylist() == [
         {"part": 4, "image_uri": uris[0], "data": b"1", "retries": 0},
         {"part": 5, "image_uri": uris[1], "data": b"1", "retries": 2},
@@ -406,8 +419,7 @@ def test_credentials_that_stay_refused_are_no_fault_of_the_image_and_are_not_tol
 @pytest.mark.ray
 def test_workers_of_ray_meet_the_faults_and_stand_them(bucket, faulty_s3, local_ray) -> None:
     uris = [bucket.put(f"{number}.jpg", b"%d" % number) for number in range(20)]
-    parts, nothing = list(range(20)), pa.nulls(20)
-    listed = pa.table({"part": parts, "image_uri": uris, "etag": nothing, "size_bytes": nothing})
+    listed = _listed(uris, parts=list(range(20)))
     failing = faulty_s3.add(Rule(slow_down, method="GET", share=0.3))
     rows = (
         ray.data.from_arrow(listed)
