@@ -129,7 +129,7 @@ class Connection:
             session = _new_session()
             try:
                 keys = await _keys(session)
-            except BotoCoreError:
+            except ERRORS:
                 return  # a file that is just being rewritten: the next try looks again
             # A new client takes a tenth of a second, in which nothing else happens here.
             if keys and keys != await _keys(stale.session):
@@ -165,7 +165,7 @@ def request(send: Send[Answer], policy: RetryPolicy) -> Answer:
     try:
         answer: Answer = sync(way.loop, way.request, send, policy)
     except FSTimeoutError as error:  # fsspec's, which says nothing
-        raise TimeoutError(f"S3 did not answer in time: {error.__cause__}") from error
+        raise TimeoutError(f"S3 did not answer in time: {error.__cause__!r}") from error
     return answer
 
 

@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-import s3fs
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from fsspec.implementations.local import LocalFileSystem
@@ -72,17 +71,6 @@ def split_s3_uri(uri: str) -> tuple[str, str]:
 def etag_of_file(status: os.stat_result) -> str:
     """A local file's ETag, as web servers make it: another one once the file was written again."""
     return f"{status.st_mtime_ns:x}-{status.st_size:x}"
-
-
-def s3_filesystem() -> s3fs.S3FileSystem:
-    """This process's S3 filesystem; fsspec hands out the same one at every call.
-
-    Listings are not cached: other processes write under the same prefixes.
-    """
-    return s3fs.S3FileSystem(
-        use_listings_cache=False,
-        config_kwargs={"max_pool_connections": s3.CONNECTIONS},
-    )
 
 
 def read_bytes(uri: str) -> bytes:

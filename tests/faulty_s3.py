@@ -34,12 +34,17 @@ class Request:
     key: str
     """Empty for what is asked of a bucket, such as a listing."""
     query: Mapping[str, str]
-    access_key: str
-    """The id of the credentials that signed it."""
+    headers: Mapping[str, str]
 
     @property
     def is_listing(self) -> bool:
         return "list-type" in self.query
+
+    @property
+    def access_key(self) -> str:
+        """The id of the credentials that signed it."""
+        signed_by = re.search(r"Credential=([^/]+)/", self.headers.get("Authorization", ""))
+        return signed_by[1] if signed_by else ""
 
 
 @dataclass(frozen=True)
@@ -298,9 +303,7 @@ _OF_ONE_HOP = {"connection", "content-length", "expect", "host", "transfer-encod
 
 def _understood(sent: web.BaseRequest) -> Request:
     bucket, _, key = unquote(sent.raw_path.partition("?")[0])[1:].partition("/")
-    signed_by = re.search(r"Credential=([^/]+)/", sent.headers.get("Authorization", ""))
-    access_key = signed_by[1] if signed_by else ""
-    return Request(sent.method, bucket, key, dict(sent.query), access_key)
+    return Request(sent.method, bucket, key, sent.query, sent.headers)
 
 
 def _error(status: int, code: str) -> Answer:

@@ -1,21 +1,28 @@
 """Storage that misbehaves: every kind of fault, and what it costs."""
 
+import time
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import ray
 
 from pipelines import s3
 from pipelines.fetch import ImageRef, fetch, fetch_block
 from pipelines.images import ImageError
 from pipelines.s3 import IMAGE_RETRIES, RetryPolicy
+from pipelines.schema import FETCHED
 from pipelines.storage import Folder, list_objects
 from tests.faulty_s3 import (
     Answer,
     Fault,
     FaultyS3,
     Forward,
+    Hold,
     Request,
     Rule,
     access_denied,
@@ -31,7 +38,9 @@ from tests.faulty_s3 import (
 )
 
 QUICK = RetryPolicy(first_backoff_s=0.01, max_backoff_s=0.05, read_timeout_s=0.5)
-"""As patient as the real one, on an S3 whose bad days last for seconds."""
+"""Tries as often as the real one, on an S3 whose bad days last for seconds."""
+QUICK_WHEN_BUSY = replace(QUICK, read_timeout_s=2)
+"""For many requests at once, to a server that answers them one by one."""
 
 MAX_BYTES = 100_000
 
@@ -61,6 +70,18 @@ def _share_failing(faulty_s3: FaultyS3, share: float, faults: Collection[Fault])
     """Let this share of all requests fail, by each of these faults alike."""
     each = 1 - (1 - share) ** (1 / len(faults))
     return [faulty_s3.add(Rule(fault, share=each)) for fault in faults]
+
+
+def _listed(uris: list[str], parts: list[int]) -> pa.Table:
+    """What the fetch stage is given: images of which nothing is known, one in each part."""
+    columns = {
+        "part": parts,
+        "part_rows": [1] * len(parts),
+        "image_uri": uris,
+        "etag": [None] * len(uris),
+        "size_bytes": [None] * len(uris),
+    }
+    return pa.table(columns, schema=pa.schema([FETCHED.field(name) for name in columns]))
 
 
 def _kinds(images: list[ImageRef]) -> list[bytes | str]:
@@ -128,9 +149,9 @@ def test_patience_ends_the_tries_of_an_image_that_stalls(bucket, faulty_s3) -> N
 def test_the_fetch_stage_passes_parts_on_and_tells_the_retries(bucket, faulty_s3) -> None:
     uris = [bucket.put(f"{name}.jpg", b"1") for name in "ab"]
     faulty_s3.add(Rule(slow_down, key="b.jpg", times=2))
-    nothing = pa.nulls(2)
-    listed = pa.table({"part": [4, 5], "image_uri": uris, "etag": nothing, "size_bytes": nothing})
-    fetched = fetch_block(listed, MAX_BYTES).select(["part", "image_uri", "data", "retries"])
+    fetched = fetch_block(_listed(uris, parts=[4, 5]), MAX_BYTES).select(
+        ["part", "image_uri", "data", "retries"]
+    )
     assert fetched.to_pylist() == [
         {"part": 4, "image_uri": uris[0], "data": b"1", "retries": 0},
         {"part": 5, "image_uri": uris[1], "data": b"1", "retries": 2},
@@ -167,14 +188,14 @@ def test_thirty_percent_of_requests_failing_costs_time_only(bucket, faulty_s3, m
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "20")  # ten pages
     bodies = {bucket.put(f"photos/{n:03d}.jpg", b"%d" % n): b"%d" % n for n in range(200)}
     rules = _share_failing(faulty_s3, 0.3, PASSING.values())
-    listed = list(list_objects(f"s3://{bucket.name}/photos/", QUICK))
+    listed = list(list_objects(f"s3://{bucket.name}/photos/", QUICK_WHEN_BUSY))
     uris = [f"s3://{bucket.name}/{item['Key']}" for item in listed]
     assert uris == list(bodies)
     images = [
         ImageRef(uri, item["ETag"].strip('"'), item["Size"])
         for uri, item in zip(uris, listed, strict=True)
     ]
-    fetched = fetch(images, MAX_BYTES, QUICK)
+    fetched = fetch(images, MAX_BYTES, QUICK_WHEN_BUSY)
     assert [image.body for image in fetched] == list(bodies.values())
     assert all(faulty_s3.struck(rule) for rule in rules)
     assert sum(image.retries for image in fetched) > 20
@@ -207,6 +228,30 @@ def test_a_folder_stands_every_fault_that_passes(folder: Folder, faulty_s3, pass
     assert [faulty_s3.struck(rule) for rule in rules] == [1, 1, 1]
 
 
+def test_a_write_does_not_wait_to_be_told_to_continue(folder: Folder, faulty_s3) -> None:
+    # aiohttp would wait for it without a time-out.
+    folder.write("a.json", b"1")
+    assert ["Expect" in request.headers for request in faulty_s3.requests] == [False]
+
+
+def test_a_write_that_s3_holds_back_is_sent_again_and_may_arrive_twice(
+    folder: Folder, faulty_s3
+) -> None:
+    hold = Hold()
+    held = faulty_s3.add(Rule(hold, method="PUT", times=2))
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(folder.write, "a.json", b"1")
+        assert hold.reached.wait(10)
+        assert [request.key for request in faulty_s3.in_flight] == ["table/a.json"]
+        writing.result()
+    assert faulty_s3.struck(held) == 2
+    folder.delete("a.json")
+    hold.release()
+    while faulty_s3.in_flight:
+        time.sleep(0.01)
+    assert folder.read("a.json") == b"1"
+
+
 def test_a_file_that_is_not_there_is_known_at_the_first_try(folder: Folder, faulty_s3) -> None:
     with pytest.raises(FileNotFoundError, match=r"table/a\.json is not there"):
         folder.read("a.json")
@@ -228,6 +273,13 @@ def test_silence_to_the_end_is_an_error_that_says_so(
     faulty_s3.add(Rule(silence))
     policy = RetryPolicy(patience_s=0, read_timeout_s=0.5)
     with pytest.raises(s3.ERRORS, match="Read timeout"):
+        Folder(folder.uri, policy).read("a.json")
+
+
+def test_a_try_that_never_ends_is_given_up(folder: Folder, faulty_s3) -> None:
+    faulty_s3.add(Rule(stall(30)))
+    policy = RetryPolicy(patience_s=0, read_timeout_s=60, longest_try_s=0.5)
+    with pytest.raises(s3.ERRORS, match="S3 did not answer in time"):
         Folder(folder.uri, policy).read("a.json")
 
 
@@ -284,6 +336,7 @@ def credentials_file(tmp_path: Path, s3_endpoint: str, monkeypatch) -> Path:
     """Where this process finds its credentials, and nowhere else."""
     path = tmp_path / "credentials"
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     return path
@@ -361,3 +414,17 @@ def test_credentials_that_stay_refused_are_no_fault_of_the_image_and_are_not_tol
     assert (str(image.body.kind), image.retries) == ("io_error", 9)
     assert "InvalidAccessKeyId" in str(image.body)
     assert "hush" not in str(image.body)
+
+
+@pytest.mark.ray
+def test_workers_of_ray_meet_the_faults_and_stand_them(bucket, faulty_s3, local_ray) -> None:
+    uris = [bucket.put(f"{number}.jpg", b"%d" % number) for number in range(20)]
+    listed = _listed(uris, parts=list(range(20)))
+    failing = faulty_s3.add(Rule(slow_down, method="GET", share=0.3))
+    rows = (
+        ray.data.from_arrow(listed)
+        .map_batches(partial(fetch_block, max_bytes=MAX_BYTES), batch_format="pyarrow")
+        .take_all()
+    )
+    assert {row["part"]: row["data"] for row in rows} == {n: b"%d" % n for n in range(20)}
+    assert sum(row["retries"] for row in rows) == faulty_s3.struck(failing) > 0

@@ -1,33 +1,15 @@
 import json
-from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-import s3fs
-from moto.server import ThreadedMotoServer
 
 from pipelines.errors import InputError
 from pipelines.query import Views, open_run, open_table, run_query, summarise
 from pipelines.schema import DETECTIONS, IMAGES
 from pipelines.storage import Folder
-
-
-@pytest.fixture
-def bucket_uri(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().makedirs("archive", exist_ok=True)
-    yield "s3://archive"
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 def write_run(table: Folder, run: str, day: str, status: str = "complete", **more: Any) -> None:
@@ -87,8 +69,8 @@ def test_rows_carry_the_date_and_the_run_that_made_them(table: Folder) -> None:
     ]
 
 
-def test_a_table_in_s3_answers_like_one_on_a_disk(bucket_uri: str) -> None:
-    table = Folder(f"{bucket_uri}/labels")
+def test_a_table_in_s3_answers_like_one_on_a_disk(bucket) -> None:
+    table = Folder(f"s3://{bucket.name}/labels")
     write_run(table, "night", "2026-11-21")
     asked = "SELECT class_name, score FROM detections JOIN images USING (run, image_uri) ORDER BY 1"
     assert rows(open_table(table.uri), asked) == [("cat", pytest.approx(0.9)), ("dog", 0.25)]
@@ -216,8 +198,9 @@ def test_a_run_that_saw_nothing_gives_empty_views(table: Folder) -> None:
     )
 
 
-def test_a_folder_that_is_no_table_is_refused(table: Folder, bucket_uri: str) -> None:
-    for uri in (table.uri, f"{table.uri}/missing", bucket_uri, "s3://no-such-bucket/labels"):
+def test_a_folder_that_is_no_table_is_refused(table: Folder, bucket) -> None:
+    in_s3 = f"s3://{bucket.name}"
+    for uri in (table.uri, f"{table.uri}/missing", in_s3, "s3://no-such-bucket/labels"):
         with pytest.raises(InputError, match=uri):
             open_table(uri)
 
