@@ -3,22 +3,42 @@ r"""Label every image of an archive and write what was seen as Parquet tables.
 python -m jobs.label --source s3://bucket/photos/ --table s3://bucket/labels \
     --checkpoint s3://bucket/weights/yolox_s.pth
 
-The same command again goes on where a killed one stopped. Exit codes: 0 all rows are written; 2 bad
-input, nothing was started; 3 all rows are written and more than --max_failed_share of them failed.
+The same command again goes on where a run was killed or stopped. Exit codes: 0 all rows are
+written; 1 the run stopped before its end; 2 bad input, nothing was started; 3 all rows are written
+and more than --max_failed_share of them failed; 4 nothing moved for --stall_timeout seconds; 130
+and 143 stopped by Ctrl-C and SIGTERM.
 """
 
+import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
 from jobs.cli import exit_on_input_error, parse
+from pipelines.errors import RunStoppedError, StalledError
 from pipelines.labelling import LabellingConfig, LabellingSummary, label_images
 
+EXIT_STOPPED = 1
 EXIT_TOO_MANY_FAILED = 3
+EXIT_STALLED = 4
+
+_GOES_ON = "What is written is safe; the same command goes on with the rest."
 
 
 @exit_on_input_error
 def main() -> None:
     config = parse(LabellingConfig, __doc__)
-    summary = label_images(config)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        summary = label_images(config)
+    except StalledError as error:
+        _leave(f"error: {error}\n{_GOES_ON}", EXIT_STALLED)
+    except RunStoppedError as error:
+        _leave(f"error: {error}. {_GOES_ON}", EXIT_STOPPED)
+    except _Terminated:
+        _leave(f"stopped by SIGTERM. {_GOES_ON}", 128 + signal.SIGTERM)
+    except KeyboardInterrupt:
+        _leave(f"stopped by Ctrl-C. {_GOES_ON}", 128 + signal.SIGINT)
     print(report(summary))
     if summary.ledger.failed_share > config.max_failed_share:
         print(
@@ -29,16 +49,32 @@ def main() -> None:
         sys.exit(EXIT_TOO_MANY_FAILED)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which is to end a run as Ctrl-C does."""
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    """Say why, and end at once."""
+    print(message, file=sys.stderr)
+    sys.exit(code)
+
+
 def report(summary: LabellingSummary) -> str:
     """The ledger of a finished run, for people."""
     record, ledger = summary.record, summary.ledger
+    skipped = f" + skipped {ledger.skipped}" if ledger.skipped else ""
     lines = [
         f"run {record.run}: {record.status}",
-        f"listed {ledger.listed} = labelled {ledger.labelled} + failed {ledger.failed}"
+        f"listed {ledger.listed} = labelled {ledger.labelled} + failed {ledger.failed}{skipped}"
         f" ({record.duplicates} duplicates dropped)",
         f"{ledger.detections} detections; {ledger.empty} images without objects",
     ]
     lines += [f"  failed, {kind}: {count}" for kind, count in ledger.failed_by_kind.items()]
+    lines += [f"  skipped, labelled in {run}: {count}" for run, count in record.skipped_in.items()]
     if summary.labelled_now:
         lines.append(f"{record.images_per_second:.1f} images/s, start-up of the detectors included")
     else:

@@ -2,7 +2,8 @@
 
 import logging
 import os
-import warnings
+import signal
+import threading
 from dataclasses import dataclass
 
 import ray
@@ -19,6 +20,14 @@ def connect() -> None:
     _quieten()
     if ray.is_initialized():
         return
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    _start_or_join()
+    if threading.current_thread() is threading.main_thread():
+        # Ray puts its own in place, which ends the process without asking the job.
+        signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _start_or_join() -> None:
     if "RAY_ADDRESS" in os.environ:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
@@ -41,8 +50,6 @@ def _quieten() -> None:
     for handler in logging.getLogger("ray.data").handlers:
         if handler.name == "console":
             handler.setLevel(logging.ERROR)
-    # Until 2.64 this is the only way to bound how often an actor is restarted.
-    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
 
 
 def resources() -> tuple[int, float]:

@@ -1,20 +1,22 @@
 """The bytes of many images at once, from S3 or a disk, or the typed error why there are none."""
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from fsspec.asyn import sync
 
 from pipelines import s3, storage
 from pipelines.images import ErrorKind, ImageError
 from pipelines.s3 import IMAGE_RETRIES, RetryPolicy
-from pipelines.schema import FETCHED
+from pipelines.schema import FETCHED, PART_KEYS
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,25 @@ class Fetched:
     """What came of an image, and the tries it took beyond the first."""
 
     body: bytes | ImageError
+    etag: str | None = None
+    """Of the bytes that were read."""
     retries: int = 0
 
 
 def fetch_block(listed: pa.Table, max_bytes: int) -> pa.Table:
-    """The fetch stage: (part, image_uri, etag, size_bytes) to schema.FETCHED."""
+    """From (part, part_rows, image_uri, etag, size_bytes) to schema.FETCHED.
+
+    An image that was listed without its ETag gets that of the bytes that were read.
+    """
     started = time.perf_counter()
     columns = (listed[name].to_pylist() for name in ("image_uri", "etag", "size_bytes"))
     fetched = fetch([ImageRef(*row) for row in zip(*columns, strict=True)], max_bytes)
     errors = [image.body if isinstance(image.body, ImageError) else None for image in fetched]
     seconds = (time.perf_counter() - started) / max(len(fetched), 1)
     values = {
-        "part": listed["part"],
+        **{key: listed[key] for key in PART_KEYS},
         "image_uri": listed["image_uri"],
-        "etag": listed["etag"],
+        "etag": pc.coalesce(listed["etag"], pa.array([i.etag for i in fetched], pa.string())),
         "size_bytes": listed["size_bytes"],
         "data": [None if isinstance(image.body, ImageError) else image.body for image in fetched],
         "error_kind": [error and str(error.kind) for error in errors],
@@ -76,8 +83,8 @@ def fetch(
         fetched |= sync(loop, _fetch_from_s3, on_s3, max_bytes, policy)
     if on_disk:
         with ThreadPoolExecutor(8) as pool:
-            bodies = pool.map(lambda image: _fetch_from_disk(image, max_bytes), on_disk)
-            fetched |= dict(zip(on_disk, map(Fetched, bodies), strict=True))
+            files = pool.map(lambda image: _fetch_from_disk(image, max_bytes), on_disk)
+            fetched |= dict(zip(on_disk, files, strict=True))
     return [fetched[image] for image in images]
 
 
@@ -97,22 +104,21 @@ async def _fetch_from_s3(
 async def _fetch_object(image: ImageRef, max_bytes: int, policy: RetryPolicy) -> Fetched:
     tries = 0
 
-    async def send(client: Any) -> bytes:
+    async def send(client: Any) -> Fetched:
         nonlocal tries
         tries += 1
         return await _get_object(client, image, max_bytes)
 
-    body: bytes | ImageError
     try:
-        body = await s3.connection_for(policy).request(send, policy)
+        fetched = await s3.connection_for(policy).request(send, policy)
     except ImageError as error:
-        body = error
+        fetched = Fetched(error)
     except Exception as error:  # whatever one request runs into, it costs one row
-        body = ImageError(_error_kind(error), f"{type(error).__name__}: {error}")
-    return Fetched(body, max(tries - 1, 0))
+        fetched = Fetched(ImageError(_error_kind(error), f"{type(error).__name__}: {error}"))
+    return replace(fetched, retries=max(tries - 1, 0))
 
 
-async def _get_object(client: Any, image: ImageRef, max_bytes: int) -> bytes:
+async def _get_object(client: Any, image: ImageRef, max_bytes: int) -> Fetched:
     # s3fs's own cat() would expand `*` and `[` in keys, cut them at `?versionId=` and send a HEAD
     # before each GET; its client does none of that.
     _refuse_too_large(image.size_bytes, max_bytes)
@@ -121,7 +127,7 @@ async def _get_object(client: Any, image: ImageRef, max_bytes: int) -> bytes:
     response = await client.get_object(Bucket=bucket, Key=key, **if_match)
     async with response["Body"]:
         _refuse_too_large(response.get("ContentLength"), max_bytes)
-        return await s3.read_body(response)
+        return Fetched(await s3.read_body(response), response["ETag"].strip('"'))
 
 
 _ERROR_KINDS = {
@@ -137,19 +143,24 @@ def _error_kind(error: Exception) -> ErrorKind:
     return _ERROR_KINDS.get(s3.status(error), ErrorKind.IO_ERROR)
 
 
-def _fetch_from_disk(image: ImageRef, max_bytes: int) -> bytes | ImageError:
+def _fetch_from_disk(image: ImageRef, max_bytes: int) -> Fetched:
     try:
-        path = Path(storage.normalise_uri(image.uri))
-        _refuse_too_large(path.stat().st_size, max_bytes)
-        return path.read_bytes()
+        with Path(storage.normalise_uri(image.uri)).open("rb") as file:
+            status = os.fstat(file.fileno())
+            etag = storage.etag_of_file(status)
+            if image.etag not in (None, etag):
+                raise ImageError(ErrorKind.CHANGED, "written again since it was listed")
+            _refuse_too_large(status.st_size, max_bytes)
+            return Fetched(file.read(), etag)
     except ImageError as error:
-        return error
+        failure = error
     except FileNotFoundError as error:
-        return ImageError(ErrorKind.GONE, str(error))
+        failure = ImageError(ErrorKind.GONE, str(error))
     except PermissionError as error:
-        return ImageError(ErrorKind.DENIED, str(error))
+        failure = ImageError(ErrorKind.DENIED, str(error))
     except (OSError, ValueError) as error:
-        return ImageError(ErrorKind.IO_ERROR, f"{type(error).__name__}: {error}")
+        failure = ImageError(ErrorKind.IO_ERROR, f"{type(error).__name__}: {error}")
+    return Fetched(failure)
 
 
 def _refuse_too_large(size_bytes: int | None, max_bytes: int) -> None:

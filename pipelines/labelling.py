@@ -1,56 +1,72 @@
 """label_images(): from an archive to tables, through Ray Data.
 
-    to-do list ──► fetch bytes ──► Detector actors ──► write a part ──► ledger, progress (driver)
+    part numbers ──► fetch bytes ──► Detector actors ──► write a part ──► ledger, progress (driver)
 
+A block is a part from end to end: what a task does again, it does to the same images and files.
 JPEG bytes travel between the stages and pixels do not. No stage raises for one bad image, since Ray
 would drop its whole block: a failure is a row that the later stages pass on.
 """
 
-import math
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import ray
 
 from pipelines import cluster, runs, storage
-from pipelines.detect_stage import DetectStage
-from pipelines.detection import DEFAULT_DETECTOR, DetectorSettings
-from pipelines.errors import InputError
+from pipelines.activity import start_activity
+from pipelines.detection import DEFAULT_DETECTOR, DetectorSettings, load_detector_class
+from pipelines.errors import InputError, RunStoppedError, StalledError
 from pipelines.fetch import fetch_block
-from pipelines.ledger import Ledger, delete_orphans, read_ledger, remaining_images
+from pipelines.images import ErrorKind
+from pipelines.lease import Lease
+from pipelines.ledger import Ledger, read_ledger
+from pipelines.listing import Listing, list_failed, list_source
 from pipelines.manifest import write_manifest
-from pipelines.parts import Part, write_part
+from pipelines.parts import Part, delete_leftovers, remaining_parts
 from pipelines.progress import LabellingProgress
+from pipelines.query import open_run, open_runs
 from pipelines.runs import RunRecord, RunSettings
+from pipelines.stages import STAGES, DetectStage, Fetch, fetch_stage, write_stage
 from pipelines.storage import Folder, RunFolders
+from pipelines.watching import watched
 from pipelines.weights import read_checkpoint
-from yolox_core import Checkpoint, check_input_size
+from yolox_core import check_input_size
 
 FETCH_CPUS = 0.25
 WRITE_CPUS = 0.25
 """Both wait for the network most of the time."""
 
-BATCHES_PER_BLOCK = 8
-"""Ray spends some 10 ms on each block in each stage: blocks must be large to feed a GPU."""
-
-ACTOR_RETRIES = 3
-"""Ray's default is for ever, and an input that kills its process would be tried for ever."""
+FREE_RETRIES = 1000
+"""So many requests may be repeated whatever the number of images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabellingConfig:
     """Everything that one labelling run depends on."""
 
-    source: str
-    """What to label: a local folder, an s3://bucket/prefix (every key that begins so), or a
-    Parquet or CSV file with a column image_uri."""
     table: str
     """Where the tables go: a local folder or an s3://bucket/prefix."""
     checkpoint: str
     """The detector's weights: a local path or an s3:// URI; ours, official YOLOX or the seed's."""
+    source: str = ""
+    """What to label: a local folder, an s3://bucket/prefix (every key that begins so), or a
+    Parquet or CSV file with a column image_uri."""
+    incremental: bool = False
+    """Skip what a complete run of this table has labelled with the same weights and settings, if
+    its ETag (on a disk its time and size) is still the same."""
+    retry_failed: str = ""
+    """Instead of a source: the run of this table whose failed images are to be tried again."""
+    retry_kinds: tuple[str, ...] = ()
+    """With retry_failed: only images with these error kinds, for example [io_error, denied]."""
+    detector: str = DEFAULT_DETECTOR
+    """package.module:Class of the detector; see pipelines.detection.ImageDetector for your own,
+    which gets the checkpoint's bytes as they are."""
     run: str | None = None
     """The run's name. Without it: the date and a fingerprint of the settings, and an unfinished
     run with the same settings is continued."""
@@ -76,14 +92,34 @@ class LabellingConfig:
     """Larger files are not fetched."""
     max_failed_share: float = 0.05
     """A finished run with a larger share of failed images makes the job exit with 3."""
+    max_retries_per_image: float = 2.0
+    """A run in which the storage makes more requests be repeated, on average, is stopped: it would
+    turn the archive into failed rows."""
+    stall_timeout: float = 600.0
+    """Seconds without a sign from any stage after which the run is stopped, with exit code 4."""
 
     def __post_init__(self) -> None:
+        if bool(self.source) == bool(self.retry_failed):
+            raise ValueError(
+                f"source={self.source!r}, retry_failed={self.retry_failed!r}: give one of the two"
+            )
+        if self.incremental and self.retry_failed:
+            raise ValueError("--incremental is for a source: failed images are never skipped")
+        unknown = set(self.retry_kinds) - set(ErrorKind)
+        if unknown or (self.retry_kinds and not self.retry_failed):
+            raise ValueError(
+                f"retry_kinds={list(self.retry_kinds)}: goes with --retry_failed, and each must be "
+                f"one of {', '.join(ErrorKind)}"
+            )
         for name in ("score_threshold", "nms_threshold", "max_failed_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
         for name in ("batch_size", "images_per_part", "max_pixels", "max_image_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("max_retries_per_image", "stall_timeout"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
         if self.num_actors is not None and self.num_actors < 1:
             raise ValueError(f"num_actors={self.num_actors}: must be at least 1")
         if self.gpus_per_actor is not None and self.gpus_per_actor < 0:
@@ -107,68 +143,77 @@ class LabellingSummary:
         return self.record.ledger
 
 
-def label_images(config: LabellingConfig) -> LabellingSummary:
+def label_images(config: LabellingConfig, fetch: Fetch | None = None) -> LabellingSummary:
     """Label every image of the source that has no row yet, and close the run's ledger.
+
+    Args:
+        fetch: what the fetch stage does, if not `fetch_block`.
 
     Raises:
         InputError: something that was given cannot be used; nothing has been started.
+        RunStoppedError: the run cannot go on now; the same command goes on with the rest.
     """
-    checkpoint, weights = read_checkpoint(config.checkpoint)
+    model = _read_model(config)
     table = Folder(config.table)
     try:
-        record = _open_run(config, checkpoint, table)
+        run = _name_run(config, model.settings, table)
+        lease = Lease.acquire(table, run)
     except storage.STORAGE_ERRORS as error:
         raise InputError(f"table={config.table!r} cannot be used: {error}") from error
-    folders = runs.folders_of(table, record)
-    if record.status == runs.COMPLETE:
-        return LabellingSummary(record, labelled_now=0)
-
-    cluster.connect()
-    cpus, gpus = cluster.resources()
-    plan = cluster.plan_actors(cpus, gpus, config.num_actors, config.gpus_per_actor)
-    record = runs.begin_attempt(record)
-    runs.write_record(table, record)
-    delete_orphans(folders)
-    try:
-        record, written = _run(config, plan, weights, record, folders)
-    except Exception:
-        runs.write_record(table, replace(record, status=runs.FAILED))
-        raise
-    runs.write_record(table, record)
-    return LabellingSummary(record, written)
+    with lease:
+        record = _open_run(config, model.settings, table, run)
+        if record.status == runs.COMPLETE:
+            return LabellingSummary(record, labelled_now=0)
+        fetch = fetch or partial(fetch_block, max_bytes=config.max_image_bytes)
+        return _label(_Task(config, model, table, record, lease, fetch))
 
 
-def _open_run(config: LabellingConfig, checkpoint: Checkpoint, table: Folder) -> RunRecord:
-    """The record that this command goes on with; a new one comes with a complete manifest."""
-    _refuse_table_inside_source(config)
+@dataclass(frozen=True)
+class _Model:
+    """What labels the images, and the settings that decide their rows."""
+
+    weights: bytes
+    settings: RunSettings
+
+
+def _read_model(config: LabellingConfig) -> _Model:
+    load_detector_class(config.detector)
+    if config.detector == DEFAULT_DETECTOR:
+        checkpoint, weights = read_checkpoint(config.checkpoint)
+        preset, preprocessing = checkpoint.preset, str(checkpoint.preprocessing)
+        input_size = checkpoint.input_size
+    else:
+        weights = storage.read_bytes(config.checkpoint)
+        preset, preprocessing, input_size = "", "", (640, 640)
     settings = RunSettings(
-        source=storage.normalise_uri(config.source),
-        weights_sha256=checkpoint.sha256,
-        preset=checkpoint.preset,
-        preprocessing=checkpoint.preprocessing,
-        input_size=_height_width(config.input_size or checkpoint.input_size),
+        source=storage.normalise_uri(config.source) if config.source else "",
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        preset=preset,
+        preprocessing=preprocessing,
+        input_size=_height_width(config.input_size or input_size),
         score_threshold=config.score_threshold,
         nms_threshold=config.nms_threshold,
         max_pixels=config.max_pixels,
         max_image_bytes=config.max_image_bytes,
+        detector=config.detector,
+        selection=_selection(config),
     )
+    return _Model(weights, settings)
+
+
+def _selection(config: LabellingConfig) -> str:
+    if config.retry_failed:
+        return " ".join(["failed in", config.retry_failed, *sorted(config.retry_kinds)])
+    return runs.NEW if config.incremental else runs.ALL
+
+
+def _name_run(config: LabellingConfig, settings: RunSettings, table: Folder) -> str:
+    if config.source:
+        _refuse_table_inside_source(config)
     record = runs.find_record(table, config.run, config.date, settings)
     if record:
-        return record
-    date = config.date or runs.today()
-    run = config.run or runs.default_run_name(date, settings)
-    # The record is written after the manifest: where there is a record, the manifest is whole.
-    listing = write_manifest(config.source, RunFolders(table, run, date).manifest)
-    record = RunRecord(
-        run=run,
-        date=date,
-        settings=settings,
-        weights_uri=config.checkpoint,
-        duplicates=listing.duplicates,
-        ledger=Ledger(listing.listed),
-    )
-    runs.write_record(table, record)
-    return record
+        return record.run
+    return config.run or runs.default_run_name(table, config.date or runs.today(), settings)
 
 
 def _refuse_table_inside_source(config: LabellingConfig) -> None:
@@ -180,28 +225,100 @@ def _refuse_table_inside_source(config: LabellingConfig) -> None:
         )
 
 
-def _run(
-    config: LabellingConfig,
-    plan: cluster.ActorPlan,
-    weights: bytes,
-    record: RunRecord,
-    folders: RunFolders,
-) -> tuple[RunRecord, int]:
+def _open_run(config: LabellingConfig, settings: RunSettings, table: Folder, run: str) -> RunRecord:
+    """The record that this command goes on with; a new one comes with a complete manifest."""
+    record = runs.find_record(table, run, config.date, settings)
+    if record:
+        return record
+    date = config.date or runs.today()
+    earlier = runs.labelled_alike(table, settings) if config.incremental else []
+    # The record is written after the manifest: where there is a record, the manifest is whole.
+    listing = write_manifest(
+        _list(config),
+        RunFolders(table, run, date).manifest,
+        config.images_per_part,
+        open_runs(table.uri, earlier) if earlier else None,
+    )
+    record = RunRecord(
+        run=run,
+        date=date,
+        settings=settings,
+        weights_uri=config.checkpoint,
+        duplicates=listing.duplicates,
+        skipped_in=listing.skipped_in,
+        ledger=Ledger(listing.listed, skipped=listing.skipped),
+        parts=listing.parts,
+    )
+    runs.write_record(table, record)
+    return record
+
+
+def _list(config: LabellingConfig) -> Listing:
+    if config.retry_failed:
+        return list_failed(open_run(config.table, config.retry_failed), config.retry_kinds)
+    return list_source(config.source)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One attempt at a run."""
+
+    config: LabellingConfig
+    model: _Model
+    table: Folder
+    record: RunRecord
+    lease: Lease
+    fetch: Fetch
+
+    @property
+    def folders(self) -> RunFolders:
+        return runs.folders_of(self.table, self.record)
+
+
+def _label(task: _Task) -> LabellingSummary:
+    """Run the attempt and write down how it ended."""
+    record = runs.begin_attempt(task.record)
+    cluster.connect()
+    plan = cluster.plan_actors(
+        *cluster.resources(), task.config.num_actors, task.config.gpus_per_actor
+    )
+    runs.write_record(task.table, record)
+    task = replace(task, record=record)
+    delete_leftovers(task.folders)
+    try:
+        record, written = _run(task, plan)
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        status = runs.STOPPED if stopped else runs.FAILED
+        with suppress(*storage.STORAGE_ERRORS):  # the disk may be full
+            runs.write_record(task.table, replace(record, status=status))
+        raise _explained(error) from error
+    runs.write_record(task.table, record)
+    return LabellingSummary(record, written)
+
+
+def _run(task: _Task, plan: cluster.ActorPlan) -> tuple[RunRecord, int]:
     """Run the graph to its end; the record with its closed ledger, and the number of new rows."""
     started = time.monotonic()
-    before = ledger = read_ledger(folders, record.ledger.listed)
-    stage_seconds = Counter(record.stage_seconds)
+    record, folders = task.record, task.folders
+    before = ledger = read_ledger(folders, record.ledger)
+    stage_seconds, retries = Counter(record.stage_seconds), 0
+    activity = start_activity()
+    parts = _labelled_parts(task, plan, activity)
     with LabellingProgress(before) as progress:
-        remaining = before.listed - before.done
-        for part in _labelled_parts(config, plan, weights, record, folders, remaining):
+        for part in watched(parts, partial(_check, task, activity)):
+            task.lease.check()
             ledger += part.ledger
             stage_seconds.update(part.stage_seconds)
+            retries += part.retries
+            _check_retries(task.config, retries, ledger.done - before.done)
             progress.update(ledger)
-    ledger = read_ledger(folders, record.ledger.listed)
+    delete_leftovers(folders)
+    ledger = read_ledger(folders, record.ledger)
     if not ledger.is_closed:
-        raise RuntimeError(
-            f"the ledger of run {record.run!r} is not closed: {ledger.listed} listed, "
-            f"{ledger.done} done; the same command goes on with the rest"
+        raise RunStoppedError(
+            f"the ledger of run {record.run!r} is not closed: {ledger.to_do} to do, "
+            f"{ledger.done} done"
         )
     record = replace(
         record,
@@ -209,25 +326,53 @@ def _run(
         finished_at=runs.now(),
         ledger=ledger,
         stage_seconds=dict(stage_seconds),
+        retries=record.retries + retries,
         elapsed_seconds=record.elapsed_seconds + time.monotonic() - started,
     )
     return record, ledger.done - before.done
 
 
-def _labelled_parts(
-    config: LabellingConfig,
-    plan: cluster.ActorPlan,
-    weights: bytes,
-    record: RunRecord,
-    folders: RunFolders,
-    remaining: int,
-) -> Iterator[Part]:
-    rows_per_block = _rows_per_block(config.batch_size, remaining, plan.num_actors)
-    blocks = [ray.put(block) for block in remaining_images(folders, rows_per_block)]
-    if not blocks:
+def _check(task: _Task, activity: Any, seconds_without_a_part: float) -> None:
+    """What has to be looked at while nothing comes out."""
+    task.lease.check()
+    limit = task.config.stall_timeout
+    if seconds_without_a_part < limit:
         return
+    if ray.get(activity.seconds_since_a_sign.remote()) >= limit:
+        report = ray.get(activity.report.remote(STAGES))
+        raise StalledError("\n  ".join([f"nothing has moved for {limit:.0f} s", *report]))
+
+
+def _check_retries(config: LabellingConfig, retries: int, images: int) -> None:
+    if retries > FREE_RETRIES + config.max_retries_per_image * images:
+        raise RunStoppedError(
+            f"{retries} requests for {images} images had to be repeated, more than "
+            f"max_retries_per_image={config.max_retries_per_image:g}: look after the storage; "
+            "images that failed meanwhile can be tried again with --retry_failed"
+        )
+
+
+def _explained(error: BaseException) -> BaseException:
+    """What to raise for an error of a stage, which Ray wraps: the storage's become one sentence."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, (RunStoppedError, KeyboardInterrupt)):
+        if isinstance(cause, storage.STORAGE_ERRORS):
+            return RunStoppedError(f"the table cannot be read or written: {cause}")
+        cause = cause.__cause__
+    return error
+
+
+def _labelled_parts(task: _Task, plan: cluster.ActorPlan, activity: Any) -> Iterator[Part]:
+    """The rest of the run, a summary for each part that is safely written."""
+    config, folders = task.config, task.folders
+    assert task.record.parts is not None  # begin_attempt() has seen to it
+    remaining = remaining_parts(folders, task.record.parts)
+    if not remaining:
+        return
+    # A block is a part, however large.
+    ray.data.DataContext.get_current().target_max_block_size = None
     settings = DetectorSettings(
-        input_size=record.settings.input_size,
+        input_size=task.record.settings.input_size,
         score_threshold=config.score_threshold,
         nms_threshold=config.nms_threshold,
         max_pixels=config.max_pixels,
@@ -236,41 +381,38 @@ def _labelled_parts(
         device="cuda" if plan.gpus else "cpu",
     )
     summaries = (
-        ray.data.from_arrow_refs(blocks)  # type: ignore[arg-type]  # Ray has two ObjectRef types
+        ray.data.from_items(
+            [{"part": part} for part in remaining], override_num_blocks=len(remaining)
+        )
         .map_batches(
-            partial(fetch_block, max_bytes=config.max_image_bytes),
+            partial(fetch_stage, manifest=folders.manifest, fetch=task.fetch, activity=activity),
             batch_format="pyarrow",
+            batch_size=None,
             num_cpus=FETCH_CPUS,
         )
         .map_batches(
             DetectStage,
             fn_constructor_kwargs={
-                "detector": DEFAULT_DETECTOR,
-                "checkpoint": weights,
+                "detector": config.detector,
+                "checkpoint": task.model.weights,
                 "settings": settings,
+                "activity": activity,
             },
             batch_format="pyarrow",
-            batch_size=rows_per_block,
-            compute=ray.data.ActorPoolStrategy(size=min(plan.num_actors, len(blocks))),
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(size=min(plan.num_actors, len(remaining))),
             num_cpus=plan.cpus,
             num_gpus=plan.gpus,
-            max_restarts=ACTOR_RETRIES,
-            max_task_retries=ACTOR_RETRIES,
         )
         .map_batches(
-            partial(write_part, folders=folders),
+            partial(write_stage, folders=folders, activity=activity),
             batch_format="pyarrow",
-            batch_size=config.images_per_part,
+            batch_size=None,
             num_cpus=WRITE_CPUS,
         )
     )
     for row in summaries.iter_rows():
         yield Part.from_row(row)
-
-
-def _rows_per_block(batch_size: int, remaining: int, num_actors: int) -> int:
-    """Large blocks, but at least two for each actor, so that all of them are busy to the end."""
-    return max(1, min(BATCHES_PER_BLOCK * batch_size, math.ceil(remaining / (2 * num_actors))))
 
 
 def _height_width(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -3,13 +3,11 @@
 Everything here is read back from the tables, so that a count is a count of what is safely written.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import duckdb
-import pyarrow as pa
 
-from pipelines.manifest import read_manifest
 from pipelines.schema import IMAGES
 from pipelines.storage import RunFolders
 
@@ -24,6 +22,8 @@ class Ledger:
     """Labelled images in which nothing was found."""
     failed_by_kind: Mapping[str, int] = field(default_factory=dict)
     detections: int = 0
+    skipped: int = 0
+    """Listed images whose row an earlier run has."""
 
     @property
     def failed(self) -> int:
@@ -31,15 +31,22 @@ class Ledger:
 
     @property
     def done(self) -> int:
+        """Rows of this run."""
         return self.labelled + self.failed
 
     @property
+    def to_do(self) -> int:
+        """Rows that this run has when it is complete."""
+        return self.listed - self.skipped
+
+    @property
     def is_closed(self) -> bool:
-        return self.listed == self.done
+        return self.listed == self.done + self.skipped
 
     @property
     def failed_share(self) -> float:
-        return self.failed / self.listed
+        """Of the images that this run looked at."""
+        return self.failed / max(self.done, 1)
 
     def __add__(self, other: "Ledger") -> "Ledger":
         kinds = sorted({*self.failed_by_kind, *other.failed_by_kind})
@@ -52,14 +59,15 @@ class Ledger:
                 for kind in kinds
             },
             detections=self.detections + other.detections,
+            skipped=self.skipped + other.skipped,
         )
 
 
-def read_ledger(folders: RunFolders, listed: int) -> Ledger:
-    """The ledger as the rows of `images` tell it.
+def read_ledger(folders: RunFolders, listed: Ledger) -> Ledger:
+    """The ledger as the rows of `images` tell it; what was listed and skipped stays as it is.
 
-    Raises:
-        RuntimeError: an image has two rows, which the commit protocol rules out.
+    That no image has two rows need not be counted: parts have no image in common, and a part has
+    one file.
     """
     with duckdb.connect() as connection:
         connection.register("images", folders.images.dataset(folders.images.list(), IMAGES))
@@ -68,38 +76,9 @@ def read_ledger(folders: RunFolders, listed: int) -> Ledger:
             "GROUP BY ALL ORDER BY ALL"
         ).fetchall()
         counts = connection.sql(
-            "SELECT count(*) - count(DISTINCT image_uri),"
-            " count(*) FILTER (status = 'labelled'),"
+            "SELECT count(*) FILTER (status = 'labelled'),"
             " count(*) FILTER (status = 'labelled' AND num_detections = 0),"
             " coalesce(sum(num_detections), 0)::BIGINT FROM images"
         ).fetchall()
-    [(doubled, labelled, empty, detections)] = counts
-    if doubled:
-        raise RuntimeError(f"run {folders.run!r} has {doubled} images with more than one row")
-    return Ledger(listed, labelled, empty, dict(kinds), detections)
-
-
-def remaining_images(folders: RunFolders, rows_per_block: int) -> Iterator[pa.Table]:
-    """The manifest without the images that have a row, in blocks of (image_uri, etag, size_bytes).
-
-    An image counts as done when its row stands in `images`: that file is the commit.
-    """
-    with duckdb.connect() as connection:
-        connection.register("manifest", read_manifest(folders.manifest))
-        connection.register("images", folders.images.dataset(folders.images.list(), IMAGES))
-        reader = connection.sql(
-            "SELECT image_uri, etag, size_bytes FROM manifest "
-            "ANTI JOIN images USING (image_uri) ORDER BY image_uri"
-        ).to_arrow_reader(rows_per_block)
-        assert reader is not None  # None is for statements without a result
-        for batch in reader:
-            yield pa.Table.from_batches([batch])
-
-
-def delete_orphans(folders: RunFolders) -> int:
-    """Delete `detections` files whose `images` twin was never written; return how many."""
-    committed = set(folders.images.list())
-    orphans = [name for name in folders.detections.list() if name not in committed]
-    for name in orphans:
-        folders.detections.delete(name)
-    return len(orphans)
+    [(labelled, empty, detections)] = counts
+    return Ledger(listed.listed, labelled, empty, dict(kinds), detections, listed.skipped)

@@ -1,34 +1,35 @@
-"""List a source into a manifest: every image once, as (uri, etag, size, last modified).
+"""The manifest of a run: every image once, and the part that its row goes to.
 
-A source is a local folder, an `s3://bucket/prefix`, or a Parquet or CSV file with a column
-`image_uri`. Everything below a folder or a prefix is listed, whatever its name: a file that turns
-out not to be an image costs one row, while a filter on names would lose images silently.
+A part is the unit of work: what one task fetches, one detector looks at and one pair of files
+holds. It is fixed here, once, so that whoever does it, however often, writes the same rows to the
+same files. A row group holds one part.
 """
 
-import os
-import stat
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from itertools import islice
-from pathlib import Path
-from typing import Any
+from itertools import chain, islice
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
-from botocore.exceptions import BotoCoreError, ClientError
-from fsspec.asyn import sync
 
-from pipelines import storage
 from pipelines.errors import InputError
-from pipelines.schema import MANIFEST
+from pipelines.listing import ROWS_PER_TABLE, Listing
+from pipelines.query import Views
+from pipelines.schema import LISTED, MANIFEST
 from pipelines.storage import Folder
 
-ROWS_PER_PART = 100_000
-_MANIFEST_SUFFIXES = (".parquet", ".csv")
+PARTS_PER_FILE = 64
+MAX_PART_BYTES = 128 * 1024 * 1024
+"""Images of one part together, as listed: a part has to fit into memory several times."""
+
+_FEWEST_PARTS = 16
+_FEWEST_IMAGES = 8
+"""A small archive is cut finer, so that all cores have something to do."""
 
 
 @dataclass(frozen=True)
@@ -37,34 +38,46 @@ class ManifestSummary:
 
     listed: int
     duplicates: int
+    parts: int
+    skipped_in: Mapping[str, int]
+    """Images that an earlier run has labelled, by its name."""
+
+    @property
+    def skipped(self) -> int:
+        return sum(self.skipped_in.values())
 
 
-def write_manifest(source: str, folder: Folder) -> ManifestSummary:
-    """List `source` into `part-*.parquet` files of `folder`, in listing order, each URI once.
+def write_manifest(
+    listing: Listing, folder: Folder, images_per_part: int, labelled: Views | None = None
+) -> ManifestSummary:
+    """Write schema.MANIFEST in listing order, each image once: `part-*.parquet`.
+
+    Args:
+        listing: of the source.
+        folder: of the manifest; what an unfinished listing left there is replaced.
+        images_per_part: the most images of one part.
+        labelled: complete runs. What one of them has labelled, with the same ETag, becomes part of
+            nothing and goes to `skipped-*.parquet`.
 
     Raises:
-        InputError: the source does not exist, may not be listed, or holds nothing.
+        InputError: the source cannot be listed, or holds nothing.
     """
     for stale in folder.list():
         folder.delete(stale)
-    uri = storage.normalise_uri(source)
-    duplicates = 0
-    if uri.endswith(_MANIFEST_SUFFIXES):
-        table = _read_manifest_file(uri)
-        rows = _first_of_each_uri(table)
-        duplicates = len(table) - len(rows)
-        parts: Iterable[pa.Table] = _slices(rows)
-    else:
-        # Neither a disk nor S3 lists a name twice.
-        files = _objects_below(uri) if storage.is_s3(uri) else _files_below(Path(uri))
-        parts = _tables(files)
-    listed = 0
-    for number, part in enumerate(parts):
-        folder.write_table(f"part-{number:05d}.parquet", part)
-        listed += len(part)
-    if not listed:
-        raise InputError(f"source={source!r} holds no files: nothing to label")
-    return ManifestSummary(listed, duplicates)
+    counts, skipped_in = Counter[str](), Counter[str]()
+    tables = _counted(listing.tables, counts, "rows")
+    if listing.may_repeat or labelled:
+        tables = _settled(tables, labelled)
+    tables = _without_skipped(_counted(tables, counts, "listed"), folder, skipped_in)
+    parts = _cut(tables, images_per_part)
+    num_parts = 0
+    while parts_of_file := list(islice(parts, PARTS_PER_FILE)):
+        folder.write(_file_name(num_parts), _row_group_per_part(parts_of_file, num_parts))
+        num_parts += len(parts_of_file)
+    if not counts["listed"]:
+        raise InputError("the source holds no files: nothing to label")
+    duplicates = counts["rows"] - counts["listed"]
+    return ManifestSummary(counts["listed"], duplicates, num_parts, dict(skipped_in))
 
 
 def read_manifest(folder: Folder) -> pads.Dataset:
@@ -72,106 +85,132 @@ def read_manifest(folder: Folder) -> pads.Dataset:
     return folder.dataset(folder.list(), MANIFEST)
 
 
-def _objects_below(uri: str) -> Iterator[dict[str, Any]]:
-    bucket, prefix = storage.split_s3_uri(uri)
-    filesystem = storage.s3_filesystem()
-    try:
-        client = sync(filesystem.loop, filesystem.set_session)
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        pages = aiter(pages)
-        while True:
-            page = sync(filesystem.loop, anext, pages, None)
-            if page is None:
-                return
-            yield from (
-                _row_of_object(bucket, item)
-                for item in page.get("Contents", [])
-                if not _is_folder_marker(item)
+def read_part(folder: Folder, part: int) -> pa.Table:
+    """The rows of one part, schema.MANIFEST."""
+    file = pq.ParquetFile(pa.BufferReader(folder.read(_file_name(part))))
+    return file.read_row_group(part % PARTS_PER_FILE)
+
+
+def _file_name(part: int) -> str:
+    """The file that a part is in."""
+    return f"part-{part // PARTS_PER_FILE:06d}.parquet"
+
+
+def _row_group_per_part(parts: Iterable[pa.Table], first: int) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, MANIFEST, compression="zstd") as writer:
+        for number, part in enumerate(parts, first):
+            part = part.append_column("part", pa.array([number] * len(part), pa.int32()))
+            part = part.append_column("skipped_in", pa.nulls(len(part), pa.string()))
+            writer.write_table(part.select(MANIFEST.names).cast(MANIFEST), len(part))
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _counted(tables: Iterable[pa.Table], counts: Counter[str], name: str) -> Iterator[pa.Table]:
+    for table in tables:
+        counts[name] += len(table)
+        yield table
+
+
+def _cut(tables: Iterator[pa.Table], images_per_part: int) -> Iterator[pa.Table]:
+    """Consecutive rows as parts, by their number and by what their images weigh."""
+    first: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        first.append(table)
+        rows += len(table)
+        if rows >= _FEWEST_PARTS * images_per_part:
+            break
+    else:
+        images_per_part = min(images_per_part, max(_FEWEST_IMAGES, -(-rows // _FEWEST_PARTS)))
+    rest = LISTED.empty_table()
+    for table in chain(first, tables):
+        *whole, rest = _slices(pa.concat_tables([rest, table]), images_per_part)
+        yield from whole
+    if len(rest):
+        yield rest
+
+
+def _slices(table: pa.Table, images_per_part: int) -> Iterator[pa.Table]:
+    """At least one; the last may have room left."""
+    start = weight = 0
+    for row, size in enumerate(table["size_bytes"].to_pylist()):
+        size = size or 0
+        if row > start and (row - start == images_per_part or weight + size > MAX_PART_BYTES):
+            yield table.slice(start, row - start)
+            start, weight = row, 0
+        weight += size
+    yield table.slice(start)
+
+
+def _without_skipped(
+    tables: Iterable[pa.Table], folder: Folder, skipped_in: Counter[str]
+) -> Iterator[pa.Table]:
+    """What is to be labelled, schema.LISTED; the rest is written and counted."""
+    files = 0
+    for table in tables:
+        if "skipped_in" not in table.column_names:
+            yield table
+            continue
+        is_skipped = pc.is_valid(table["skipped_in"])
+        skipped = table.filter(is_skipped)
+        if len(skipped):
+            skipped_in.update(skipped["skipped_in"].to_pylist())
+            skipped = skipped.append_column("part", pa.nulls(len(skipped), pa.int32()))
+            folder.write_table(
+                f"skipped-{files:06d}.parquet", skipped.select(MANIFEST.names).cast(MANIFEST)
             )
-    except (BotoCoreError, ClientError) as error:
-        raise InputError(f"source={uri!r} cannot be listed: {error}") from error
+            files += 1
+        yield table.filter(pc.invert(is_skipped)).select(LISTED.names).cast(LISTED)
 
 
-def _is_folder_marker(item: dict[str, Any]) -> bool:
-    """Some consoles make a folder by writing an empty object whose key ends in `/`."""
-    return item["Size"] == 0 and bool(item["Key"].endswith("/"))
+def _settled(tables: Iterable[pa.Table], labelled: Views | None) -> Iterator[pa.Table]:
+    """The first row of each image, with `skipped_in`. On the disk: a listing may be long."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        duckdb.connect(f"{folder}/listing.duckdb") as connection,
+    ):
+        for setting in _SETTINGS:
+            connection.execute(f"SET {setting}")
+        _store(connection, tables)
+        connection.execute("CREATE TABLE labelled (image_uri VARCHAR, etag VARCHAR, run VARCHAR)")
+        if labelled:
+            connection.register("images", labelled.images)
+            connection.register("runs", labelled.runs)
+            connection.execute(_FILL_LABELLED)
+        reader = connection.sql(_SETTLED).to_arrow_reader(ROWS_PER_TABLE)
+        assert reader is not None  # None is for statements without a result
+        for batch in reader:
+            yield pa.Table.from_batches([batch])
 
 
-def _row_of_object(bucket: str, item: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "image_uri": f"{storage.S3_SCHEME}{bucket}/{item['Key']}",
-        "etag": item["ETag"].strip('"'),
-        "size_bytes": item["Size"],
-        "last_modified": item["LastModified"],
-    }
+def _store(connection: duckdb.DuckDBPyConnection, tables: Iterable[pa.Table]) -> None:
+    """As the table `listed`, whose column `row` numbers the rows."""
+    rows = 0
+    empty = LISTED.empty_table().append_column("row", pa.array([], pa.int64()))
+    connection.register("listing", empty)
+    connection.execute("CREATE TABLE listed AS SELECT * FROM listing")
+    for table in tables:
+        numbers = pa.array(range(rows, rows + len(table)), pa.int64())
+        connection.register("listing", table.append_column("row", numbers))
+        connection.execute("INSERT INTO listed SELECT * FROM listing")
+        rows += len(table)
 
 
-def _files_below(folder: Path) -> Iterator[dict[str, Any]]:
-    if not folder.is_dir():
-        raise InputError(
-            f"source={str(folder)!r} is no folder: give a folder, an s3://bucket/prefix, "
-            "or a .parquet or .csv manifest"
-        )
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(root, name)
-            status = path.lstat()
-            # Reading a pipe or a socket would wait for ever.
-            if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
-                yield _row_of_file(path, status)
+_SETTINGS = ("TimeZone = 'UTC'", "memory_limit = '512MB'", "threads = 2")
 
+_FILL_LABELLED = """
+    INSERT INTO labelled
+    SELECT image_uri, etag, arg_max(run, finished_at)
+    FROM images JOIN runs USING (run)
+    WHERE images.status = 'labelled' AND etag IS NOT NULL
+    GROUP BY image_uri, etag
+"""
 
-def _row_of_file(path: Path, status: os.stat_result) -> dict[str, Any]:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{str(path)!r} is not a UTF-8 name: rename the file") from error
-    return {
-        "image_uri": str(path),
-        "etag": None,
-        "size_bytes": status.st_size if stat.S_ISREG(status.st_mode) else None,
-        "last_modified": datetime.fromtimestamp(status.st_mtime, UTC),
-    }
-
-
-def _tables(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
-    while batch := list(islice(rows, ROWS_PER_PART)):
-        yield pa.Table.from_pylist(batch, schema=MANIFEST)
-
-
-def _slices(table: pa.Table) -> Iterator[pa.Table]:
-    for start in range(0, len(table), ROWS_PER_PART):
-        yield table.slice(start, ROWS_PER_PART)
-
-
-def _read_manifest_file(uri: str) -> pa.Table:
-    data = pa.BufferReader(storage.read_bytes(uri))
-    try:
-        table = pq.read_table(data) if uri.endswith(".parquet") else pyarrow.csv.read_csv(data)
-        if "image_uri" not in table.column_names:
-            raise InputError(
-                f"source={uri!r} has the columns {', '.join(table.column_names)}: "
-                "a manifest needs a column image_uri"
-            )
-        columns = [
-            table[field.name].cast(field.type)
-            if field.name in table.column_names
-            else pa.nulls(len(table), field.type)
-            for field in MANIFEST
-        ]
-    except pa.ArrowException as error:
-        raise InputError(f"source={uri!r} is not a readable manifest: {error}") from error
-    uris, etags, *rest = columns
-    if uris.null_count:
-        raise InputError(f"source={uri!r} has {uris.null_count} rows without an image_uri")
-    # A relative path means one thing here and another in a worker.
-    uris = pa.array([path if "://" in path else os.path.abspath(path) for path in uris.to_pylist()])
-    etags = pc.utf8_trim(etags, characters='"')
-    return pa.Table.from_arrays([uris, etags, *rest], schema=MANIFEST)
-
-
-def _first_of_each_uri(table: pa.Table) -> pa.Table:
-    numbered = table.append_column("row", pa.array(range(len(table)), pa.int64()))
-    first = numbered.group_by("image_uri").aggregate([("row", "min")])["row_min"]
-    return table.take(first.sort())
+_SETTLED = """
+    SELECT listed.* EXCLUDE (row), labelled.run AS skipped_in
+    FROM listed LEFT JOIN labelled USING (image_uri, etag)
+    WHERE row IN (SELECT min(row) FROM listed GROUP BY image_uri)
+    ORDER BY row
+"""

@@ -1,30 +1,64 @@
-"""The write stage: a part of a run becomes two files, and one summary row for the driver.
+"""The parts of a run: their files, which are left to do, and the write stage.
 
 No torch in here: the processes that write need not wait for it.
 """
 
-import hashlib
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.ledger import Ledger
-from pipelines.schema import DETECTED, DETECTIONS, FAILED, IMAGES, LABELLED
+from pipelines.schema import DETECTED, DETECTIONS, FAILED, IMAGES, LABELLED, PART_KEYS
 from pipelines.storage import RunFolders
+
+_NAME = re.compile(r"part-(\d{8})\.parquet")
+
+
+def part_name(part: int) -> str:
+    """What both files of a part are called."""
+    return f"part-{part:08d}.parquet"
+
+
+def remaining_parts(folders: RunFolders, num_parts: int) -> list[int]:
+    """The parts whose `images` file, the commit, is not there."""
+    names = filter(None, map(_NAME.fullmatch, folders.images.list()))
+    done = {int(name[1]) for name in names}
+    return [part for part in range(num_parts) if part not in done]
+
+
+def delete_leftovers(folders: RunFolders) -> int:
+    """Delete what killed writers left: `detections` without their twin, unfinished files.
+
+    Returns:
+        How many files that were.
+    """
+    committed = set(folders.images.list())
+    orphans = [name for name in folders.detections.list() if name not in committed]
+    for name in orphans:
+        folders.detections.delete(name)
+    unfinished = [*folders.images.unfinished(), *folders.detections.unfinished()]
+    for path in unfinished:
+        Path(path).unlink(missing_ok=True)
+    return len(orphans) + len(unfinished)
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one part adds to the ledger, and the seconds its images kept each stage busy."""
+    """What one part adds to the ledger, and what it cost."""
 
     ledger: Ledger
     stage_seconds: Mapping[str, float]
+    """Seconds that its images kept each stage busy."""
+    retries: int
+    """Requests for its images that had to be repeated."""
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -37,18 +71,22 @@ class Part:
             detections=row["detections"],
         )
         stages = ("fetch", "detect", "write")
-        return cls(ledger, {stage: row[f"{stage}_seconds"] for stage in stages})
+        seconds = {stage: row[f"{stage}_seconds"] for stage in stages}
+        return cls(ledger, seconds, row["retries"])
 
 
 def write_part(detected: pa.Table, folders: RunFolders) -> pa.Table:
-    """The write stage: schema.DETECTED to two files, and one summary row.
+    """The write stage: schema.DETECTED of one part to two files, and one summary row.
 
-    `detections` is written first: the `images` file is the commit. Both are named after the images
-    in the part, so that a retried task overwrites its own files with the same rows.
+    `detections` is written first: the `images` file is the commit. A part that is written again
+    overwrites its own files with the same rows.
+
+    Raises:
+        RuntimeError: it is not one whole part.
     """
     started = time.perf_counter()
     detected = detected.combine_chunks().cast(DETECTED)
-    name = _part_name(detected["image_uri"].to_pylist())
+    name = part_name(_whole_part(detected))
     images = image_rows(detected)
     folders.detections.write_table(name, detection_rows(detected))
     folders.images.write_table(name, images)
@@ -61,11 +99,21 @@ def write_part(detected: pa.Table, folders: RunFolders) -> pa.Table:
         "empty": pc.sum(empty).as_py(),
         "failed_by_kind": json.dumps(kinds),
         "detections": pc.sum(images["num_detections"]).as_py(),
+        "retries": pc.sum(detected["retries"]).as_py(),
         "fetch_seconds": pc.sum(detected["fetch_seconds"]).as_py(),
         "detect_seconds": pc.sum(detected["detect_seconds"]).as_py(),
         "write_seconds": time.perf_counter() - started,
     }
     return pa.Table.from_pylist([summary])
+
+
+def _whole_part(detected: pa.Table) -> int:
+    """The part that a table is. Ray may cut blocks; a file with half a part would lose images."""
+    part: int
+    [(part, rows)] = {*zip(*(detected[key].to_pylist() for key in PART_KEYS), strict=True)}
+    if rows != len(detected):
+        raise RuntimeError(f"part {part} has {rows} rows, and {len(detected)} came to be written")
+    return part
 
 
 def image_rows(detected: pa.Table) -> pa.Table:
@@ -90,8 +138,3 @@ def detection_rows(detected: pa.Table) -> pa.Table:
     columns["image_height"] = detected["height"].take(parents)
     columns["detection_index"] = [index for count in counts for index in range(count)]
     return pa.Table.from_pydict(columns, schema=DETECTIONS)
-
-
-def _part_name(uris: list[str]) -> str:
-    digest = hashlib.sha256("\0".join(sorted(uris)).encode()).hexdigest()
-    return f"part-{digest[:16]}.parquet"

@@ -38,7 +38,7 @@ class LabellingProgress:
             console=console,
             disable=not self._terminal,
         )
-        self._task = self._bar.add_task("", total=start.listed, completed=start.done, speed="")
+        self._task = self._bar.add_task("", total=start.to_do, completed=start.done, speed="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -54,7 +54,7 @@ class LabellingProgress:
 
     def update(self, ledger: Ledger) -> None:
         images_per_second = self._images_per_second(ledger)
-        left_s = (ledger.listed - ledger.done) / images_per_second if images_per_second else 0.0
+        left_s = (ledger.to_do - ledger.done) / images_per_second if images_per_second else 0.0
         self._bar.update(
             self._task,
             completed=ledger.done,
@@ -65,7 +65,7 @@ class LabellingProgress:
             self._last_line = time.monotonic()
             line = {
                 "done": ledger.done,
-                "listed": ledger.listed,
+                "to_do": ledger.to_do,
                 "failed": ledger.failed,
                 "images_per_second": round(images_per_second, 1),
                 "eta_seconds": round(left_s),

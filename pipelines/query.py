@@ -5,7 +5,7 @@ files unopened. A user's SQL sees these views and nothing else: no files, no net
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,15 @@ def open_run(uri: str, run: str = "") -> Views:
         InputError: there is no such table or run, or it cannot be read.
     """
     return _open(uri, lambda runs: [_named_or_newest(uri, runs, run)])
+
+
+def open_runs(uri: str, runs: Collection[str]) -> Views:
+    """The runs of a table that have these names.
+
+    Raises:
+        InputError: there is no table, or it cannot be read.
+    """
+    return _open(uri, lambda records: [record for record in records if record["run"] in runs])
 
 
 def run_query(views: Views, sql: str) -> pa.Table:

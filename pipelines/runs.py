@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from pipelines.detection import DEFAULT_DETECTOR
 from pipelines.errors import InputError
 from pipelines.ledger import Ledger
 from pipelines.storage import Folder, RunFolders
@@ -19,6 +21,12 @@ from pipelines.storage import Folder, RunFolders
 RUNNING = "running"
 COMPLETE = "complete"
 FAILED = "failed"
+STOPPED = "stopped"
+"""Asked to stop; like a failed run, the same command goes on with it."""
+
+ALL = "all"
+NEW = "new"
+"""Selections: every image of the source, or those that no earlier run has labelled."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PACKAGES = ("torch", "torchvision", "ray", "pyarrow", "opencv-python-headless")
@@ -37,6 +45,14 @@ class RunSettings:
     nms_threshold: float
     max_pixels: int
     max_image_bytes: int
+    detector: str = DEFAULT_DETECTOR
+    """module:Class."""
+    selection: str = ALL
+    """Which of the images that the source holds."""
+
+    def labels_like(self, other: "RunSettings") -> bool:
+        """Whether an image gets the same rows, whatever it was listed for."""
+        return replace(self, source="", selection="") == replace(other, source="", selection="")
 
     def fingerprint(self) -> str:
         """8 hex digits that name these settings."""
@@ -61,8 +77,14 @@ class RunRecord:
     started_at: str = ""
     finished_at: str | None = None
     duplicates: int = 0
+    skipped_in: Mapping[str, int] = field(default_factory=dict)
+    """Skipped images by the run that has labelled them."""
     ledger: Ledger
+    parts: int | None = None
+    """How many the manifest is cut into; None in records of versions that did not cut it."""
     attempts: int = 0
+    retries: int = 0
+    """Requests for images that had to be repeated, in all attempts."""
     elapsed_seconds: float = 0.0
     """Of all attempts, from the start of their actors to the last row written."""
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
@@ -85,13 +107,17 @@ class RunRecord:
             "empty": self.ledger.empty,
             "failed": self.ledger.failed,
             "failed_by_kind": dict(self.ledger.failed_by_kind),
+            "skipped": self.ledger.skipped,
+            "skipped_in": dict(self.skipped_in),
             "detections": self.ledger.detections,
+            "parts": self.parts,
             "weights_uri": self.weights_uri,
             **asdict(self.settings),
             "images_per_second": self.images_per_second,
             "elapsed_seconds": self.elapsed_seconds,
             "stage_seconds": dict(self.stage_seconds),
             "attempts": self.attempts,
+            "retries": self.retries,
             "code_version": code_version(),
             "package_versions": package_versions(),
         }
@@ -153,28 +179,53 @@ def find_record(
     return record
 
 
-def default_run_name(date: str, settings: RunSettings) -> str:
-    return f"{date}-{settings.fingerprint()}"
+def default_run_name(table: Folder, date: str, settings: RunSettings) -> str:
+    """The date and the fingerprint, and a number where that run is there already."""
+    name = f"{date}-{settings.fingerprint()}"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(name for name in names if not table.exists(_record_name(name)))
 
 
 def _find_unnamed(table: Folder, date: str | None, settings: RunSettings) -> RunRecord | None:
-    names = [
-        name for name in table.list("runs") if name.endswith(f"-{settings.fingerprint()}.json")
-    ]
+    ours = re.compile(rf"runs/[\d-]+-{settings.fingerprint()}(-\d+)?\.json")
+    names = filter(ours.fullmatch, table.list("runs"))
     records = [RunRecord.from_json(table.read(name)) for name in names]
     if date:
         records = [record for record in records if record.date == date]
     records.sort(key=lambda record: record.date, reverse=True)
     unfinished = [record for record in records if record.status != COMPLETE]
     of_today = [record for record in records if record.date == (date or today())]
-    return next(iter(unfinished + of_today), None)
+    # What is new can be asked for again on the same day.
+    complete = [] if settings.selection == NEW else of_today
+    return next(iter(unfinished + complete), None)
 
 
 def folders_of(table: Folder, record: RunRecord) -> RunFolders:
     return RunFolders(table, record.run, record.date)
 
 
+def labelled_alike(table: Folder, settings: RunSettings) -> list[str]:
+    """Names of the complete runs whose rows for an image are those that these settings give."""
+    names = [name for name in table.list("runs") if name.endswith(".json")]
+    records = [RunRecord.from_json(table.read(name)) for name in names]
+    return [
+        record.run
+        for record in records
+        if record.status == COMPLETE and record.settings.labels_like(settings)
+    ]
+
+
 def begin_attempt(record: RunRecord) -> RunRecord:
+    """The record as a start of the run writes it.
+
+    Raises:
+        InputError: the run was begun by a version whose manifest had no parts.
+    """
+    if record.parts is None:
+        raise InputError(
+            f"run {record.run!r} was begun by an older version, whose rows were written in another "
+            "way: give another --run"
+        )
     return replace(
         record,
         status=RUNNING,

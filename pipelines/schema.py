@@ -18,19 +18,22 @@ _METADATA = {
     "boxes": "xyxy, pixels of the original image after EXIF orientation, clipped to it",
 }
 
-MANIFEST = pa.schema(
+LISTED = pa.schema(
     [
         pa.field("image_uri", pa.string(), nullable=False),
         pa.field("etag", pa.string()),
         pa.field("size_bytes", pa.int64()),
         pa.field("last_modified", pa.timestamp("us", tz="UTC")),
-        pa.field("part", pa.int32()),
-        pa.field("skipped_in", pa.string()),
-    ],
+    ]
+)
+"""What a source holds; never on disk. A local file's etag is made of its time and size."""
+
+MANIFEST = pa.schema(
+    [*LISTED, pa.field("part", pa.int32()), pa.field("skipped_in", pa.string())],
     metadata={"schema_version": SCHEMA_VERSION},
 )
-"""What was listed; a local file's etag is null. `part` is the one that the image's row goes to; it
-is null where the run `skipped_in` has that row already."""
+"""What was listed. `part` is the one that the image's row goes to; it is null where the run
+`skipped_in` has that row already."""
 
 IMAGES = pa.schema(
     [
@@ -67,13 +70,18 @@ DETECTIONS = pa.schema(
 )
 """One row per box, numbered within its image by falling score."""
 
-_PART = pa.field("part", pa.int32(), nullable=False)
-_LISTED = [_PART, *(IMAGES.field(name) for name in ("image_uri", "etag", "size_bytes"))]
+PART_KEYS = ("part", "part_rows")
+"""Which part a row is of, and how many rows that has: it is written whole or not at all."""
+
+_IMAGE = [
+    *(pa.field(name, pa.int32(), nullable=False) for name in PART_KEYS),
+    *(IMAGES.field(name) for name in ("image_uri", "etag", "size_bytes")),
+]
 _ERROR = [IMAGES.field(name) for name in ("error_kind", "error_message")]
 
 FETCHED = pa.schema(
     [
-        *_LISTED,
+        *_IMAGE,
         pa.field("data", pa.large_binary()),
         *_ERROR,
         pa.field("fetch_seconds", pa.float64(), nullable=False),
@@ -89,7 +97,7 @@ FOUND = pa.struct(
 
 DETECTED = pa.schema(
     [
-        *_LISTED,
+        *_IMAGE,
         *(IMAGES.field(name) for name in ("width", "height")),
         *_ERROR,
         pa.field("found", pa.list_(FOUND), nullable=False),

@@ -69,6 +69,11 @@ def split_s3_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
+def etag_of_file(status: os.stat_result) -> str:
+    """A local file's ETag, as web servers make it: another one once the file was written again."""
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}"
+
+
 def s3_filesystem() -> s3fs.S3FileSystem:
     """This process's S3 filesystem; fsspec hands out the same one at every call.
 

@@ -6,12 +6,13 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import workers
-from pipelines.detect_stage import detect_block
+from pipelines.detected import detect_block
 from pipelines.detection import DetectorSettings
 from pipelines.detector import Detector
 from pipelines.evaluation import Evaluation, evaluate
 from pipelines.fetch import fetch_block
 from pipelines.parts import detection_rows
+from pipelines.schema import PART_KEYS
 from pipelines.training_data import MAX_IMAGE_BYTES
 
 _IMAGES_PER_BLOCK = 256
@@ -33,9 +34,7 @@ def _fetched_blocks(table: pa.Table) -> Iterator[pa.Table]:
     mine = np.arange(workers.rank(), len(table), workers.world_size())
     for start in range(0, len(mine), _IMAGES_PER_BLOCK):
         uris = table["image_uri"].take(mine[start : start + _IMAGES_PER_BLOCK]).combine_chunks()
-        nothing = [None] * len(uris)
-        no_part = pa.array([0] * len(uris), pa.int32())
-        listed = pa.table(
-            {"part": no_part, "image_uri": uris, "etag": nothing, "size_bytes": nothing}
-        )
+        no_part = {key: pa.array([0] * len(uris), pa.int32()) for key in PART_KEYS}
+        unknown = {"etag": pa.nulls(len(uris), pa.string()), "size_bytes": pa.nulls(len(uris))}
+        listed = pa.table(no_part | {"image_uri": uris} | unknown)
         yield fetch_block(listed, MAX_IMAGE_BYTES)

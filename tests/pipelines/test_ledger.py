@@ -4,8 +4,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines.ledger import Ledger, delete_orphans, read_ledger, remaining_images
-from pipelines.schema import IMAGES, MANIFEST
+from pipelines.ledger import Ledger, read_ledger
+from pipelines.schema import IMAGES
 from pipelines.storage import Folder, RunFolders
 
 
@@ -31,45 +31,24 @@ def _commit(folders: RunFolders, name: str, rows: list[tuple[str, str | None, in
     folders.images.write_table(name, table)
 
 
-def _list(folders: RunFolders, uris: list[str]) -> None:
-    rows = [{"image_uri": uri} for uri in uris]
-    folders.manifest.write_table("part-0.parquet", pa.Table.from_pylist(rows, schema=MANIFEST))
-
-
 def test_the_ledger_counts_what_is_written(folders: RunFolders) -> None:
     _commit(folders, "a", [("1", None, 3), ("2", None, 0)])
     _commit(folders, "b", [("3", "gone", 0), ("4", "corrupt", 0), ("5", "gone", 0)])
-    ledger = read_ledger(folders, listed=6)
-    assert ledger == Ledger(6, 2, 1, {"corrupt": 1, "gone": 2}, 3)
-    assert (ledger.failed, ledger.done, ledger.is_closed) == (3, 5, False)
-    assert ledger.failed_share == 0.5
+    ledger = read_ledger(folders, Ledger(listed=9, skipped=3))
+    assert ledger == Ledger(9, 2, 1, {"corrupt": 1, "gone": 2}, 3, skipped=3)
+    assert (ledger.failed, ledger.done, ledger.to_do, ledger.is_closed) == (3, 5, 6, False)
+    assert ledger.failed_share == 3 / 5
+
+
+def test_a_ledger_is_closed_when_every_listed_image_is_done_or_skipped(folders) -> None:
+    _commit(folders, "a", [("1", None, 3), ("2", "gone", 0)])
+    assert read_ledger(folders, Ledger(listed=5, skipped=3)).is_closed
+    assert Ledger(listed=2, skipped=2).is_closed
+    assert Ledger(listed=2, skipped=2).failed_share == 0
 
 
 def test_a_run_that_has_written_nothing_has_an_empty_ledger(folders: RunFolders) -> None:
-    assert read_ledger(folders, listed=2) == Ledger(2)
-
-
-def test_an_image_with_two_rows_is_an_alarm(folders: RunFolders) -> None:
-    _commit(folders, "a", [("1", None, 3)])
-    _commit(folders, "b", [("1", None, 3)])
-    with pytest.raises(RuntimeError, match="1 images with more than one row"):
-        read_ledger(folders, listed=1)
-
-
-def test_what_remains_is_the_manifest_without_the_written_rows(folders: RunFolders) -> None:
-    _list(folders, ["a 1", "b#2", "c\n3", "d%4", "e5"])
-    _commit(folders, "x", [("b#2", None, 1), ("c\n3", "corrupt", 0)])
-    blocks = list(remaining_images(folders, rows_per_block=2))
-    assert [block["image_uri"].to_pylist() for block in blocks] == [["a 1", "d%4"], ["e5"]]
-    assert blocks[0].schema.names == ["image_uri", "etag", "size_bytes"]
-
-
-def test_detections_without_their_commit_are_deleted(folders: RunFolders) -> None:
-    _commit(folders, "committed", [("1", None, 3)])
-    folders.detections.write("committed", b"")
-    folders.detections.write("orphan", b"")
-    assert delete_orphans(folders) == 1
-    assert folders.detections.list() == ["committed"]
+    assert read_ledger(folders, Ledger(2)) == Ledger(2)
 
 
 def test_ledgers_add_up() -> None:

@@ -1,102 +1,144 @@
-import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+from pipelines import manifest as manifests
 from pipelines.errors import InputError
-from pipelines.manifest import read_manifest, write_manifest
-from pipelines.schema import MANIFEST
+from pipelines.listing import Listing
+from pipelines.manifest import read_manifest, read_part, write_manifest
+from pipelines.query import Views
+from pipelines.schema import LISTED, MANIFEST
 from pipelines.storage import Folder
 
 
 @pytest.fixture
-def manifest(tmp_path: Path) -> Folder:
+def folder(tmp_path: Path) -> Folder:
     return Folder(str(tmp_path / "manifest"))
 
 
-def _uris(manifest: Folder) -> list[str]:
-    return read_manifest(manifest).to_table()["image_uri"].to_pylist()
+def _listing(uris: list[str], size_bytes: int = 5, may_repeat: bool = False) -> Listing:
+    rows = [{"image_uri": uri, "etag": f"of {uri}", "size_bytes": size_bytes} for uri in uris]
+    tables = [pa.Table.from_pylist(rows[i : i + 7], LISTED) for i in range(0, len(rows), 7)]
+    return Listing(iter(tables), may_repeat)
 
 
-def test_a_folder_is_listed_whole_whatever_its_files_are_called(tmp_path, manifest) -> None:
-    names = ["a.jpg", "b/c d.PNG", "b/.hidden", "notes.txt", "größe#%.jpg"]
-    for name in names:
-        path = tmp_path / "photos" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"12345")
-    assert write_manifest(str(tmp_path / "photos"), manifest).listed == len(names)
-    assert sorted(_uris(manifest)) == sorted(str(tmp_path / "photos" / name) for name in names)
-    assert read_manifest(manifest).to_table()["size_bytes"].to_pylist() == [5] * len(names)
+def _numbers(count: int) -> list[str]:
+    return [f"{number:05d}" for number in range(count)]
 
 
-def test_a_pipe_in_a_folder_is_no_file(tmp_path, manifest) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/a.jpg").write_bytes(b"1")
-    os.mkfifo(tmp_path / "photos/pipe")
-    assert write_manifest(str(tmp_path / "photos"), manifest).listed == 1
+def _parts(folder: Folder, count: int) -> list[list[str]]:
+    return [read_part(folder, part)["image_uri"].to_pylist() for part in range(count)]
 
 
-def test_a_prefix_is_listed_over_many_pages_without_folder_markers(bucket, manifest) -> None:
-    keys = {f"photos/{number:04d}.jpg" for number in range(1100)}  # a page holds 1,000
-    for key in keys:
-        bucket.put(key, b"123")
-    bucket.put("photos/", b"")
-    bucket.put("other/x.jpg", b"1")
-    source = f"s3://{bucket.name}/photos/"
-    assert write_manifest(source, manifest).listed == len(keys)
-    assert set(_uris(manifest)) == {f"s3://{bucket.name}/{key}" for key in keys}
-    first = read_manifest(manifest).head(1).to_pylist()[0]
-    assert first["size_bytes"] == 3
-    assert first["etag"] == "202cb962ac59075b964b07152d234b70"  # md5 of "123"
+def test_every_image_is_in_one_part_in_listing_order(folder: Folder) -> None:
+    uris = _numbers(1000)
+    summary = write_manifest(_listing(uris), folder, images_per_part=10)
+    assert (summary.listed, summary.duplicates, summary.skipped, summary.parts) == (1000, 0, 0, 100)
+    assert folder.list() == ["part-000000.parquet", "part-000001.parquet"]  # 64 parts in each
+    assert _parts(folder, 100) == [uris[i : i + 10] for i in range(0, 1000, 10)]
+    whole = read_manifest(folder).to_table()
+    assert whole.schema.equals(MANIFEST)
+    assert whole["part"].to_pylist() == [number // 10 for number in range(1000)]
+    assert whole["etag"][999].as_py() == "of 00999"
 
 
-def test_odd_keys_are_listed_to_the_letter(bucket, manifest, odd_archive) -> None:
-    uris = {bucket.put(key, b"1") for key in odd_archive}
-    write_manifest(f"s3://{bucket.name}", manifest)
-    assert set(_uris(manifest)) == uris
-
-
-@pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_a_manifest_is_a_source_and_its_duplicates_are_counted(tmp_path, manifest, suffix) -> None:
-    uris = ["s3://b/2.jpg", "s3://b/1.jpg", "s3://b/2.jpg", "s3://b/3, 4.jpg"]
-    source = tmp_path / f"todo.{suffix}"
-    if suffix == "parquet":
-        pq.write_table(pa.table({"image_uri": uris, "other": [1, 2, 3, 4]}), source)
-    else:
-        source.write_text("image_uri,etag\n" + "".join(f'"{uri}","""e"""\n' for uri in uris))
-    summary = write_manifest(str(source), manifest)
-    assert (summary.listed, summary.duplicates) == (3, 1)
-    table = read_manifest(manifest).to_table()
-    assert table.schema.equals(MANIFEST)
-    assert table["image_uri"].to_pylist() == ["s3://b/2.jpg", "s3://b/1.jpg", "s3://b/3, 4.jpg"]
-    assert set(table["etag"].to_pylist()) == ({None} if suffix == "parquet" else {"e"})
-
-
-def test_listing_again_replaces_a_manifest_that_was_not_finished(tmp_path, manifest) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/a.jpg").write_bytes(b"1")
-    manifest.write("part-00007.parquet", b"left behind")
-    write_manifest(str(tmp_path / "photos"), manifest)
-    assert manifest.list() == ["part-00000.parquet"]
-
-
-def test_a_source_that_cannot_be_labelled_is_refused_with_the_reason(
-    tmp_path, manifest, bucket
+@pytest.mark.parametrize(
+    ("images", "expected_parts"),
+    [(1, 1), (8, 1), (9, 2), (415, 16), (16 * 256, 16), (16 * 256 + 1, 17)],
+)
+def test_a_small_archive_is_cut_into_sixteen_parts_or_parts_of_eight(
+    folder: Folder, images: int, expected_parts: int
 ) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "wrong.csv").write_text("url\nx\n")
-    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
-    complaints = {
-        str(tmp_path / "nowhere"): "is no folder",
-        str(tmp_path / "empty"): "holds no files",
-        str(tmp_path / "wrong.csv"): "has the columns url: a manifest needs a column image_uri",
-        str(tmp_path / "broken.parquet"): "is not a readable manifest",
-        str(tmp_path / "absent.csv"): "cannot be read",
-        "s3://no-such-bucket-here/x": "cannot be listed: .*NoSuchBucket",
-        f"s3://{bucket.name}/nothing/": "holds no files",
-    }
-    for source, complaint in complaints.items():
-        with pytest.raises(InputError, match=complaint):
-            write_manifest(source, manifest)
+    summary = write_manifest(_listing(_numbers(images)), folder, images_per_part=256)
+    assert summary.parts == expected_parts
+
+
+def test_a_part_of_large_images_has_fewer(folder: Folder) -> None:
+    size = manifests.MAX_PART_BYTES // 3
+    summary = write_manifest(_listing(_numbers(400), size), folder, images_per_part=20)
+    assert summary.parts == 134  # three in each
+    assert _parts(folder, 134)[:2] == [_numbers(6)[:3], _numbers(6)[3:]]
+
+
+def test_an_image_larger_than_a_part_is_a_part(folder: Folder) -> None:
+    size = manifests.MAX_PART_BYTES + 1
+    assert write_manifest(_listing(_numbers(3), size), folder, images_per_part=20).parts == 3
+
+
+def test_duplicates_are_dropped_and_counted_the_first_one_stays(folder: Folder) -> None:
+    uris = ["b", "a", "b", "c", "a"]
+    summary = write_manifest(_listing(uris, may_repeat=True), folder, images_per_part=256)
+    assert (summary.listed, summary.duplicates) == (3, 2)
+    assert _parts(folder, 1) == [["b", "a", "c"]]
+
+
+def test_a_long_listing_with_duplicates_keeps_its_order(folder: Folder) -> None:
+    uris = _numbers(5000)[::-1]
+    summary = write_manifest(_listing(uris + uris, may_repeat=True), folder, images_per_part=300)
+    assert [uri for part in _parts(folder, summary.parts) for uri in part] == uris
+
+
+def _labelled(rows: list[tuple[str, str, str]]) -> Views:
+    """(image_uri, etag, run) of runs that are the newer the later their name."""
+    names = sorted({run for _, _, run in rows})
+    images = pa.table(
+        {
+            "image_uri": [uri for uri, _, _ in rows],
+            "etag": [etag for _, etag, _ in rows],
+            "run": [run for _, _, run in rows],
+            "status": ["failed" if uri == "bad" else "labelled" for uri, _, _ in rows],
+        }
+    )
+    finished = [datetime(2026, 1, 1 + day, tzinfo=UTC) for day in range(len(names))]
+    runs = pa.table({"run": names, "finished_at": finished})
+    return Views(images=images, detections=images, runs=runs)
+
+
+def test_what_a_run_has_labelled_is_skipped_and_what_changed_or_failed_is_not(folder) -> None:
+    labelled = _labelled(
+        [
+            ("same", "of same", "r1"),
+            ("twice", "of twice", "r2"),
+            ("twice", "of twice", "r1"),
+            ("changed", "of what it was", "r2"),
+            ("bad", "of bad", "r2"),
+            ("gone", "of gone", "r2"),
+        ]
+    )
+    listing = _listing(["new", "same", "twice", "changed", "bad"])
+    summary = write_manifest(listing, folder, 256, labelled)
+    assert (summary.listed, summary.parts) == (5, 1)
+    assert summary.skipped_in == {"r1": 1, "r2": 1}
+    assert _parts(folder, 1) == [["new", "changed", "bad"]]
+    rows = read_manifest(folder).to_table().to_pylist()
+    skipped = {row["image_uri"]: row["skipped_in"] for row in rows if row["part"] is None}
+    assert skipped == {"same": "r1", "twice": "r2"}
+
+
+def test_a_listing_of_which_nothing_is_new_has_no_parts(folder: Folder) -> None:
+    summary = write_manifest(_listing(["a"]), folder, 256, _labelled([("a", "of a", "r")]))
+    assert (summary.listed, summary.skipped, summary.parts) == (1, 1, 0)
+
+
+def test_listing_again_replaces_a_manifest_that_was_not_finished(folder: Folder) -> None:
+    folder.write("part-000007.parquet", b"left behind")
+    write_manifest(_listing(["a"]), folder, 256)
+    assert folder.list() == ["part-000000.parquet"]
+
+
+def test_a_source_that_holds_nothing_is_refused(folder: Folder) -> None:
+    with pytest.raises(InputError, match="holds no files"):
+        write_manifest(_listing([]), folder, 256)
+
+
+def test_an_error_of_the_listing_is_passed_on_as_it_is(folder: Folder) -> None:
+    def tables() -> Iterator[pa.Table]:
+        yield from _listing(["a"]).tables
+        raise InputError("the bucket is gone")
+
+    for may_repeat in (False, True):
+        with pytest.raises(InputError, match="the bucket is gone"):
+            write_manifest(Listing(tables(), may_repeat), folder, 256)

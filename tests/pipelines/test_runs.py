@@ -35,7 +35,10 @@ def _record(run: str, date: str, status: str = runs.RUNNING) -> RunRecord:
         settings=SETTINGS,
         weights_uri="w",
         status=status,
-        ledger=Ledger(5, 3, 1, {"gone": 2}, 7),
+        ledger=Ledger(9, 3, 1, {"gone": 2}, 7, skipped=4),
+        skipped_in={"earlier": 4},
+        parts=2,
+        retries=6,
         stage_seconds={"fetch": 1.5},
     )
 
@@ -76,7 +79,7 @@ def test_a_named_run_is_continued_with_the_same_settings_only(table: Folder) -> 
 
 
 def test_an_unnamed_run_killed_before_midnight_goes_on_after_it(table: Folder) -> None:
-    name = runs.default_run_name("2020-01-01", SETTINGS)
+    name = runs.default_run_name(table, "2020-01-01", SETTINGS)
     runs.write_record(table, _record(name, "2020-01-01"))
     found = runs.find_record(table, None, None, SETTINGS)
     assert found is not None
@@ -84,18 +87,52 @@ def test_an_unnamed_run_killed_before_midnight_goes_on_after_it(table: Folder) -
 
 
 def test_an_unnamed_run_that_is_complete_is_todays_only(table: Folder) -> None:
-    yesterday = runs.default_run_name("2020-01-01", SETTINGS)
+    yesterday = runs.default_run_name(table, "2020-01-01", SETTINGS)
     runs.write_record(table, _record(yesterday, "2020-01-01", runs.COMPLETE))
     assert runs.find_record(table, None, None, SETTINGS) is None
-    today = runs.default_run_name(runs.today(), SETTINGS)
+    today = runs.default_run_name(table, runs.today(), SETTINGS)
     runs.write_record(table, _record(today, runs.today(), runs.COMPLETE))
     found = runs.find_record(table, None, None, SETTINGS)
     assert found is not None
     assert found.run == today
 
 
+def test_what_is_new_can_be_asked_for_twice_a_day(table: Folder) -> None:
+    settings = replace(SETTINGS, selection=runs.NEW)
+    first = runs.default_run_name(table, runs.today(), settings)
+    record = replace(_record(first, runs.today(), runs.COMPLETE), settings=settings)
+    runs.write_record(table, record)
+    assert runs.find_record(table, None, None, settings) is None
+    second = runs.default_run_name(table, runs.today(), settings)
+    assert second == f"{first}-2"
+    runs.write_record(table, replace(record, run=second, status=runs.STOPPED))
+    found = runs.find_record(table, None, None, settings)
+    assert found is not None
+    assert found.run == second
+
+
+def test_runs_label_alike_if_only_what_was_listed_differs(table: Folder) -> None:
+    settings = replace(SETTINGS, source="s3://b/other/", selection=runs.NEW)
+    runs.write_record(table, _record("all", "2020-01-01", runs.COMPLETE))
+    runs.write_record(table, _record("unfinished", "2020-01-01", runs.STOPPED))
+    other = replace(SETTINGS, weights_sha256="cd" * 32)
+    record = replace(_record("other weights", "2020-01-01", runs.COMPLETE), settings=other)
+    runs.write_record(table, record)
+    assert runs.labelled_alike(table, settings) == ["all"]
+
+
+def test_a_record_of_an_older_version_is_read_but_not_gone_on_with() -> None:
+    stored = json.loads(_record("r", "2026-11-21").to_json())
+    for name in ("parts", "skipped", "skipped_in", "retries", "detector", "selection"):
+        del stored[name]
+    record = RunRecord.from_json(json.dumps(stored).encode())
+    assert record.settings == SETTINGS
+    with pytest.raises(InputError, match=r"older version.* another --run"):
+        runs.begin_attempt(record)
+
+
 def test_other_settings_are_another_unnamed_run(table: Folder) -> None:
-    name = runs.default_run_name("2020-01-01", SETTINGS)
+    name = runs.default_run_name(table, "2020-01-01", SETTINGS)
     runs.write_record(table, _record(name, "2020-01-01"))
     assert runs.find_record(table, None, None, replace(SETTINGS, nms_threshold=0.5)) is None
 

@@ -1,7 +1,4 @@
-"""The detect stage: from the bytes of images to what is on them, in Arrow.
-
-No torch in here: the detector has a process of its own.
-"""
+"""From the bytes of images to what is on them, in Arrow: a detector's answers, checked."""
 
 import time
 from collections.abc import Sequence
@@ -12,26 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.detection import DetectorSettings, ImageDetector, LabelledImage
+from pipelines.detection import ImageDetector, LabelledImage
 from pipelines.images import ErrorKind, ImageError
-from pipelines.isolation import IsolatedDetector
-from pipelines.schema import DETECTED, FOUND
+from pipelines.schema import DETECTED, FOUND, PART_KEYS
 
 _NO_BOXES = np.empty((0, 4), np.float32)
 _NO_SCORES = np.empty(0, np.float32)
 _NO_CLASSES = np.empty(0, np.int32)
-
-
-class DetectStage:
-    """What Ray Data makes actors of: holds a detector that an image may kill."""
-
-    def __init__(self, detector: str, checkpoint: bytes, settings: DetectorSettings) -> None:
-        """Load the model; the arguments and errors are those of IsolatedDetector."""
-        self._detector = IsolatedDetector(detector, checkpoint, settings)
-
-    def __call__(self, fetched: pa.Table) -> pa.Table:
-        """From schema.FETCHED to schema.DETECTED, one row per image."""
-        return detect_block(self._detector, fetched)
 
 
 class _Boxes(NamedTuple):
@@ -68,7 +52,7 @@ def detect_block(detector: ImageDetector, fetched: pa.Table) -> pa.Table:
     images = [None if isinstance(result, ImageError) else result for result in results]
     errors = [result if isinstance(result, ImageError) else None for result in results]
     columns = {
-        "part": fetched["part"],
+        **{key: fetched[key] for key in PART_KEYS},
         "image_uri": fetched["image_uri"],
         "etag": fetched["etag"],
         "size_bytes": fetched["size_bytes"],

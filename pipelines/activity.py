@@ -1,0 +1,68 @@
+"""What each stage of a run is doing, for whoever wants to know why nothing comes out."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+
+class Activity:
+    """The parts that each stage has in hand. Lives in a Ray actor that the stages tell."""
+
+    def __init__(self) -> None:
+        self._in_hand: dict[tuple[str, int], tuple[float, str]] = {}
+        self._finished: dict[str, tuple[float, int]] = {}
+        self._last_sign = time.monotonic()
+
+    def begin(self, stage: str, part: int, process: str) -> None:
+        self._in_hand[stage, part] = (self._sign(), process)
+
+    def end(self, stage: str, part: int) -> None:
+        self._in_hand.pop((stage, part), None)
+        _, count = self._finished.get(stage, (0.0, 0))
+        self._finished[stage] = (self._sign(), count + 1)
+
+    def seconds_since_a_sign(self) -> float:
+        return time.monotonic() - self._last_sign
+
+    def report(self, stages: tuple[str, ...]) -> list[str]:
+        """A line for each stage: what it has in hand and for how long, or when it last had."""
+        return [f"{stage}: {self._report(stage)}" for stage in stages]
+
+    def _sign(self) -> float:
+        self._last_sign = time.monotonic()
+        return self._last_sign
+
+    def _report(self, stage: str) -> str:
+        now = time.monotonic()
+        working = [
+            f"part {part} for {now - since:.0f} s ({process})"
+            for (of_stage, part), (since, process) in sorted(self._in_hand.items())
+            if of_stage == stage
+        ]
+        if working:
+            return ", ".join(working)
+        if stage not in self._finished:
+            return "has not begun"
+        last, count = self._finished[stage]
+        return f"idle for {now - last:.0f} s, after {count} parts"
+
+
+def start_activity() -> Any:
+    """An Activity in an actor of this run's own, near the driver."""
+    return ray.remote(num_cpus=0)(Activity).remote()
+
+
+@contextmanager
+def in_hand(activity: Any, stage: str, part: int) -> Iterator[None]:
+    """Tell the actor that a part is being worked on, and when it no longer is.
+
+    After an error it stays in hand: that is where the run hangs, if the task is tried again.
+    """
+    activity.begin.remote(stage, part, f"{socket.gethostname()}, process {os.getpid()}")
+    yield
+    activity.end.remote(stage, part)

@@ -1,0 +1,52 @@
+"""What Ray runs of a labelling run: a part is fetched, looked at, written; each says what it does.
+
+No torch in here: the detector has a process of its own.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.activity import in_hand
+from pipelines.detected import detect_block
+from pipelines.detection import DetectorSettings
+from pipelines.isolation import IsolatedDetector
+from pipelines.manifest import read_part
+from pipelines.parts import write_part
+from pipelines.storage import Folder, RunFolders
+
+STAGES = ("fetch", "detect", "write")
+
+Fetch = Callable[[pa.Table], pa.Table]
+"""From (part, part_rows, image_uri, etag, size_bytes) to schema.FETCHED."""
+
+
+def fetch_stage(parts: pa.Table, manifest: Folder, fetch: Fetch, activity: Any) -> pa.Table:
+    """From the number of one part to schema.FETCHED."""
+    [part] = parts["part"].to_pylist()
+    with in_hand(activity, "fetch", part):
+        listed = read_part(manifest, part)
+        rows = pa.array([len(listed)] * len(listed), pa.int32())
+        return fetch(listed.append_column("part_rows", rows))
+
+
+class DetectStage:
+    """From schema.FETCHED to schema.DETECTED; holds a detector that an image may kill."""
+
+    def __init__(
+        self, detector: str, checkpoint: bytes, settings: DetectorSettings, activity: Any
+    ) -> None:
+        """Load the model; what it raises is IsolatedDetector's."""
+        self._detector = IsolatedDetector(detector, checkpoint, settings)
+        self._activity = activity
+
+    def __call__(self, fetched: pa.Table) -> pa.Table:
+        with in_hand(self._activity, "detect", fetched["part"][0].as_py()):
+            return detect_block(self._detector, fetched)
+
+
+def write_stage(detected: pa.Table, folders: RunFolders, activity: Any) -> pa.Table:
+    """From schema.DETECTED to two files and the one row that parts.Part reads."""
+    with in_hand(activity, "write", detected["part"][0].as_py()):
+        return write_part(detected, folders)

@@ -1,0 +1,122 @@
+"""Whatever is killed, whenever: the same command finishes the run as if nothing had happened."""
+
+import random
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faulty_s3 import FaultyS3, Hold, Rule
+from tests.reliability.harness import (
+    NUM_PARTS,
+    RUN,
+    Files,
+    Job,
+    Process,
+    audit,
+    kill_one_of,
+    processes,
+    rows_of,
+)
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+Rows = dict[str, list[tuple[Any, ...]]]
+
+
+def _started(job: Job, chance: random.Random) -> tuple[Process, Files]:
+    """A run that is under way, at a random moment."""
+    process, files = job.start(), Files(job.table)
+    files.wait_for_parts(chance.randrange(1, NUM_PARTS * 3 // 4), process)
+    return process, files
+
+
+def _holds(job: Job, unbroken: Rows) -> None:
+    files, copy = Files(job.table), job.folder / "copy"
+    audit(files, copy)
+    assert rows_of(files, copy) == unbroken
+
+
+def test_a_driver_killed_by_sigkill(job: Job, unbroken: Rows, chance: random.Random) -> None:
+    process, files = _started(job, chance)
+    process.kill()
+    committed = files.parts()
+    assert "2 attempts" not in job.finish()
+    assert set(committed) <= set(files.parts())
+    _holds(job, unbroken)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")]
+)
+def test_a_run_that_is_asked_to_stop_says_how_to_go_on(
+    job: Job, unbroken: Rows, chance: random.Random, number: int, code: int, word: str
+) -> None:
+    process, files = _started(job, chance)
+    # A terminal's Ctrl-C goes to all processes of its group.
+    process.signal(number, group=number == signal.SIGINT)
+    assert process.wait() == code
+    assert f"stopped by {word}. What is written is safe; the same command goes on" in (
+        process.errors()
+    )
+    assert f"runs/{RUN}.lease" not in files.names()
+    assert b'"status": "stopped"' in files.read(f"runs/{RUN}.json")
+    job.finish()
+    _holds(job, unbroken)
+
+
+def test_a_detector_actor_killed_by_sigkill(
+    job: Job, unbroken: Rows, chance: random.Random
+) -> None:
+    process, _ = _started(job, chance)
+    kill_one_of(lambda: processes("ray::MapWorker(MapBatches(DetectStage))"), chance)
+    assert process.wait() == 0, process.errors()
+    _holds(job, unbroken)
+
+
+def test_a_detector_s_own_process_killed_by_sigkill(
+    job: Job, unbroken: Rows, chance: random.Random
+) -> None:
+    process, _ = _started(job, chance)
+    kill_one_of(lambda: processes("-m pipelines.nursery"), chance)
+    assert process.wait() == 0, process.errors()
+    _holds(job, unbroken)
+
+
+def test_a_writer_killed_between_its_two_files(
+    job: Job, unbroken: Rows, chance: random.Random, faulty_s3: FaultyS3
+) -> None:
+    hold = Hold()
+    part = f"part-{chance.randrange(NUM_PARTS):08d}.parquet"
+    faulty_s3.add(Rule(hold, method="PUT", key=f"*/images/*/{part}", times=1))
+    process, files = job.start(), Files(job.table)
+    assert hold.reached.wait(120), process.errors()
+    assert any(name.endswith(part) for name in files.names("detections/"))
+    assert not any(name.endswith(part) for name in files.names("images/"))
+    kill_one_of(lambda: processes("ray::MapBatches(write_stage)"), chance)
+    faulty_s3.clear()  # the request of the dead is never carried out
+    assert process.wait() == 0, process.errors()
+    _holds(job, unbroken)
+
+
+def test_two_starts_of_one_run_at_once(job: Job, unbroken: Rows, chance: random.Random) -> None:
+    process, _ = _started(job, chance)
+    second = job.start()
+    assert second.wait() == 2
+    assert f"run '{RUN}' is being labelled by process {process.pid} on " in second.errors()
+    assert process.wait() == 0, process.errors()
+    _holds(job, unbroken)
+
+
+def test_started_killed_and_started_elsewhere(
+    job: Job, unbroken: Rows, chance: random.Random, tmp_path: Path
+) -> None:
+    process, _ = _started(job, chance)
+    process.kill()
+    job.cwd = tmp_path
+    if shutil.which("unshare"):
+        job.prefix = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh")
+    job.finish()
+    _holds(job, unbroken)
