@@ -6,10 +6,12 @@ import pytest
 import ray
 import ray.data
 
-from pipelines.detected import DetectStage, detect_block
+from pipelines.activity import start_activity
+from pipelines.detected import detect_block
 from pipelines.detection import DetectorSettings, LabelledImage
 from pipelines.images import ErrorKind, ImageError
-from pipelines.schema import DETECTED, FETCHED
+from pipelines.schema import DETECTED, FETCHED, PART_KEYS
+from pipelines.stages import DetectStage
 from tests.stand_in import found_in
 
 
@@ -29,6 +31,7 @@ def _fetched(bodies: Sequence[bytes | ImageError]) -> pa.Table:
     rows = [
         {
             "part": row // 2,
+            "part_rows": 2,
             "image_uri": f"photo-{row}",
             "etag": f"etag-{row}",
             "size_bytes": 9,
@@ -72,7 +75,7 @@ def test_what_was_fetched_becomes_rows_and_what_was_not_keeps_its_error() -> Non
 def test_part_uri_seconds_and_retries_pass_through() -> None:
     fetched = _fetched([b"a", ImageError(ErrorKind.GONE, ""), b"b"])
     detected = detect_block(_Answers([_image([], [])] * 2), fetched)
-    for name in ("part", "image_uri", "etag", "size_bytes", "fetch_seconds", "retries"):
+    for name in (*PART_KEYS, "image_uri", "etag", "size_bytes", "fetch_seconds", "retries"):
         assert detected[name].equals(fetched[name]), name
 
 
@@ -134,7 +137,7 @@ def test_in_a_ray_actor_poison_costs_one_row_and_its_neighbours_nothing(
         ray.data.from_arrow(_fetched(bodies))
         .map_batches(
             DetectStage,
-            fn_constructor_args=("tests.stand_in:StandIn", b"", settings),
+            fn_constructor_args=("tests.stand_in:StandIn", b"", settings, start_activity()),
             batch_format="pyarrow",
             batch_size=16,
             compute=ray.data.ActorPoolStrategy(size=1),

@@ -32,5 +32,5 @@ def test_a_name_that_is_no_detector_is_refused_with_the_rule(name: str, complain
 
 
 def test_what_holds_a_detector_need_not_wait_for_torch() -> None:
-    code = "import sys; sys.modules['torch'] = None; import pipelines.detected"
+    code = "import sys; sys.modules['torch'] = None; import pipelines.stages"
     subprocess.run([sys.executable, "-c", code], check=True)
