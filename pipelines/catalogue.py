@@ -7,11 +7,11 @@ compaction that is under way or was killed: they repeat rows, and no reader of o
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipelines import s3
@@ -56,14 +56,19 @@ def read_records(table: Folder) -> list[Record]:
     Raises:
         InputError: there are none, or one cannot be read.
     """
-    names = record_names(table)
+    names = run_names(table)
     if not names:
         raise no_table(table)
-    return sorted((read_record(table, name) for name in names), key=age)
+    return sorted((read_record(table, record_name(name)) for name in names), key=age)
 
 
-def record_names(table: Folder) -> list[str]:
-    return [name for name in table.list("runs") if name.endswith(".json")]
+def run_names(table: Folder) -> list[str]:
+    """The names of all runs, those with an unreadable record too."""
+    return [
+        name.removeprefix("runs/").removesuffix(".json")
+        for name in table.list("runs")
+        if name.endswith(".json")
+    ]
 
 
 def record_name(run: str) -> str:
@@ -90,14 +95,21 @@ def read_named(table: Folder, run: str) -> Record:
     Raises:
         InputError: there is no such run, or its record cannot be read.
     """
-    name = record_name(run)
-    if not table.exists(name):
-        names = record_names(table)
-        if not names:
-            raise no_table(table)
-        known = ", ".join(name.removeprefix("runs/").removesuffix(".json") for name in names[-3:])
-        raise InputError(f"{table.uri} has no run {run!r}: the last of its runs are {known}")
-    return read_record(table, name)
+    require_run(table, run)
+    return read_record(table, record_name(run))
+
+
+def require_run(table: Folder, run: str) -> None:
+    """Raises InputError unless there is a record of this name."""
+    if table.exists(record_name(run)):
+        return
+    names = run_names(table)
+    if not names:
+        raise no_table(table)
+    raise InputError(
+        f"{table.uri} has no run {run!r}: the last of its {len(names)} runs are "
+        f"{', '.join(names[-3:])}"
+    )
 
 
 def age(record: Record) -> tuple[str, str]:
@@ -115,6 +127,12 @@ def no_table(table: Folder) -> InputError:
 def run_of(name: str) -> str:
     """The run that a file `images/date=…/run=…/part-….parquet` belongs to."""
     return name.rpartition("/run=")[2].partition("/")[0]
+
+
+def owner_of(name: str) -> str:
+    """The run that any file of a table belongs to, by its path; "" where that names none."""
+    match = _OWNED.match(name)
+    return match[match.lastindex or 0] if match else ""
 
 
 def generation_of(record: Record) -> int:
@@ -143,14 +161,20 @@ def delete_all(folder: Folder, names: Iterable[str]) -> int:
         return len(list(pool.map(delete, names)))
 
 
-def delete_unfinished(folder: Folder) -> int:
-    """Delete what a killed process was writing; returns how many files that were."""
-    paths = folder.unfinished()
-    for path in paths:
-        Path(path).unlink(missing_ok=True)
-    return len(paths)
+def temporary_files(table: Folder) -> dict[str, list[str]]:
+    """What killed processes were writing, as names below the table, by run ("" for none)."""
+    found = defaultdict(list)
+    for path in table.unfinished():
+        name = path.removeprefix(table.uri).lstrip("/")
+        found[owner_of(name)].append(name)
+    return found
 
 
+_OWNED = re.compile(
+    r"(?:images|detections)/date=[^/]+/run=([^/]+)/"
+    r"|manifests/([^/]+)/"
+    r"|runs/\.?(.+?)\.(?:json|lease)(?:\.[0-9a-f]+\.tmp)?$"
+)
 _FILE_NAME = re.compile(r"(?:part-.+|compact-(?P<generation>\d+)-\d+)\.parquet")
 
 
@@ -173,13 +197,13 @@ def _has_changed(table: Folder, records: Sequence[Record], names: Iterable[str])
     for name in names:
         run = run_of(name)
         newest[run] = max(newest.get(run, 0), generation_of_file(name) or 0)
-    there = set(record_names(table))
+    there = set(run_names(table))
     for record in records:
-        name, generation = record_name(record["run"]), generation_of(record)
-        if name not in there:
+        run, generation = record["run"], generation_of(record)
+        if run not in there:
             return True
-        newer_files = newest.get(record["run"], 0) > generation
-        if newer_files and generation_of(read_record(table, name)) != generation:
+        newer_files = newest.get(run, 0) > generation
+        if newer_files and generation_of(read_named(table, run)) != generation:
             return True
     return False
 

@@ -26,7 +26,7 @@ from pipelines.catalogue import VIEWS, Contents, Record
 from pipelines.errors import InputError
 from pipelines.schema import COMPACT_DETECTIONS, IMAGES
 from pipelines.spilling import check_memory, spilling_connection
-from pipelines.storage import STORAGE_ERRORS, Folder, RunFolders
+from pipelines.storage import STORAGE_ERRORS, Folder
 
 ROWS_PER_GROUP = 64 * 1024
 """What a query reads or skips: some 2 MB of detections."""
@@ -275,15 +275,13 @@ def _delete_superseded(table: Folder, run: str, grace_seconds: float) -> None:
     generation = catalogue.generation_of(record)
     if not generation:
         return
-    folders = RunFolders(table, run, record["date"])
     # Not those of a later generation: another compaction may be writing them.
     old = [name for name in contents.unread if _is_before(name, generation)]
     if old:
         switched = datetime.fromisoformat(record["compacted_at"])
         time.sleep(max(0.0, grace_seconds - (datetime.now(UTC) - switched).total_seconds()))
         catalogue.delete_all(table, old)
-    for folder in (folders.images, folders.detections):
-        catalogue.delete_unfinished(folder)
+    catalogue.delete_all(table, catalogue.temporary_files(table).get(run, ()))
 
 
 def _is_before(name: str, generation: int) -> bool:

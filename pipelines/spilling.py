@@ -6,6 +6,8 @@ from tempfile import TemporaryDirectory
 
 import duckdb
 
+from pipelines.errors import InputError
+
 READING_FAILED = "reading the stream registered as"
 """What DuckDB's error says when Arrow could not read a file for it."""
 
@@ -18,13 +20,22 @@ def spilling_connection(memory_mb: int | None = None) -> Iterator[duckdb.DuckDBP
     """An empty database that keeps to `memory_mb`, by default four fifths of the machine's.
 
     Its temporary folder lies in TMPDIR and goes with it.
+
+    Raises:
+        InputError: what is done with it needs more memory, or more room to spill to.
     """
     with TemporaryDirectory(prefix="spilled-") as folder, duckdb.connect() as connection:
         if memory_mb:
             connection.execute(f"SET memory_limit = '{memory_mb}MB'")
         connection.execute("SET temp_directory = ?", [folder])
         connection.execute("SET TimeZone = 'UTC'")
-        yield connection
+        try:
+            yield connection
+        except duckdb.OutOfMemoryException as error:
+            raise InputError(
+                f"DuckDB cannot do this in {memory_mb or 'the'} MB of memory: give it more, "
+                "or room to spill to (TMPDIR)"
+            ) from error
 
 
 def check_memory(memory_mb: int) -> None:
