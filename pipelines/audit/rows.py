@@ -35,13 +35,13 @@ class Rows:
 
 
 def promises_of_rows(
-    is_complete: bool, generation: int, names_parts: bool, score_threshold: float
+    is_complete: bool, is_compacted: bool, names_parts: bool, score_threshold: float
 ) -> list[Rows]:
     """What the rows of one run promise.
 
     Args:
         is_complete: an unfinished run has no rows yet for some of its images.
-        generation: the rows of a compacted run do not lie in the parts that the manifest names.
+        is_compacted: its rows no longer lie in the parts that the manifest names.
         names_parts: the manifests of older versions name no parts.
     """
     per_image = [*_PER_IMAGE]
@@ -49,7 +49,7 @@ def promises_of_rows(
         per_image.append(_HAS_ROW)
     if names_parts:
         per_image.append(_HAS_PART)
-        if not generation:
+        if not is_compacted:
             per_image.append(_IN_ITS_PART)
     scores = Promise(
         "scores from the threshold to 1",
@@ -92,7 +92,8 @@ def counts_of_tables(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         FROM images
     """
     manifest = "SELECT count(*) AS listed, count(skipped_in) AS skipped FROM manifest"
-    detections = "SELECT count(*) AS detections FROM detections"
+    # For count(*) DuckDB reads the first column, and the URIs are the bulk of a table.
+    detections = "SELECT count(class_id) AS detections FROM detections"
     counts: dict[str, Any] = {}
     for sql in (manifest, images, detections):
         relation = connection.sql(sql)

@@ -158,7 +158,7 @@ def _grouped(faults: Iterable[Broken]) -> list[Broken]:
 def _audit_rows(table: Folder, record: Record, files: RunFiles, memory_mb: int) -> list[Broken]:
     promises = promises_of_rows(
         is_complete=record["status"] == runs.COMPLETE,
-        generation=catalogue.generation_of(record),
+        is_compacted=catalogue.generation_of(record) > 0,
         names_parts="skipped" in record,
         score_threshold=record["score_threshold"],
     )
