@@ -135,6 +135,14 @@ def owner_of(name: str) -> str:
     return match[match.lastindex or 0] if match else ""
 
 
+def files_of(table: Folder, run: str) -> dict[str, list[str]]:
+    """All files of a run, whichever date and generation, by images, detections and manifests."""
+    return {
+        folder: [name for name in table.list(folder) if owner_of(name) == run]
+        for folder in (*VIEWS, "manifests")
+    }
+
+
 def generation_of(record: Record) -> int:
     """How often a run was compacted: 0 where its rows lie in the parts that labelling wrote."""
     return record.get("compacted") or 0

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from pipelines import catalogue, runs
 from pipelines.catalogue import VIEWS, Contents, Record
 from pipelines.errors import InputError
+from pipelines.lease import Lease
 from pipelines.schema import COMPACT_DETECTIONS, IMAGES
 from pipelines.spilling import check_memory, spilling_connection
 from pipelines.storage import STORAGE_ERRORS, Folder
@@ -96,8 +97,8 @@ def compact_table(config: CompactionConfig) -> Iterator[Compaction]:
     """Compact one run or all complete runs, yielding each; at the end the old files are deleted.
 
     Raises:
-        InputError: there is no such table or run, it is not complete, or its rows contradict its
-            record. Runs that were yielded before are compact.
+        InputError: there is no such table or run, it is not complete, somebody else is at work on
+            it, or its rows contradict its record. Runs that were yielded before are compact.
     """
     table = Folder(config.table)
     try:
@@ -119,10 +120,22 @@ def _complete_runs(table: Folder) -> list[str]:
 
 def _compact_run(table: Folder, run: str, config: CompactionConfig) -> Compaction | None:
     """A new generation of the run's files; None where they are as wanted already."""
-    contents = _contents_of(table, run)
-    [record] = contents.records
-    if record.get("compacted_mb") == config.target_mb or not contents.images:
+    if _is_as_wanted(_contents_of(table, run), config):
         return None
+    with Lease.acquire(table, run):
+        # Read again: whoever held the run until now may have compacted it.
+        contents = _contents_of(table, run)
+        return None if _is_as_wanted(contents, config) else _rewrite(table, contents, config)
+
+
+def _is_as_wanted(contents: Contents, config: CompactionConfig) -> bool:
+    [record] = contents.records
+    return record.get("compacted_mb") == config.target_mb or not contents.images
+
+
+def _rewrite(table: Folder, contents: Contents, config: CompactionConfig) -> Compaction:
+    [record] = contents.records
+    run = record["run"]
     old = {view: _fingerprint(table, view, contents, config) for view in VIEWS}
     _refuse_contradiction(record, old)
     generation = _next_generation(contents)
@@ -141,11 +154,15 @@ def _compact_run(table: Folder, run: str, config: CompactionConfig) -> Compactio
         new = {view: _fingerprint(table, view, written, config) for view in VIEWS}
         if new != old:
             raise RuntimeError(f"run {run!r} became other rows: {old}, then {new}")
-        _refuse_changed(table, record)
     except BaseException:
         catalogue.delete_all(table, sizes)
         raise
-    table.write(catalogue.record_name(run), _compacted(record, generation, config.target_mb))
+    switched = _compacted(record, generation, config.target_mb)
+    if not table.replace(catalogue.record_name(run), switched, record["record"].encode()):
+        catalogue.delete_all(table, sizes)
+        raise InputError(
+            f"run {run!r} was changed or dropped meanwhile: its files are as they were"
+        )
     return Compaction(
         run,
         files_before=len(contents.images) + len(contents.detections),
@@ -182,13 +199,6 @@ def _refuse_contradiction(record: Record, counts: Mapping[str, Mapping[str, int]
                 f"the {view} of run {record['run']!r} have {found}, and its record tells of "
                 f"{expected}: nothing was changed; jobs.table check says what is wrong"
             )
-
-
-def _refuse_changed(table: Folder, record: Record) -> None:
-    """Raises InputError if the run was dropped, or compacted by someone else, meanwhile."""
-    now = catalogue.read_named(table, record["run"])
-    if now["record"] != record["record"]:
-        raise InputError(f"the record of run {record['run']!r} was changed meanwhile: try again")
 
 
 def _compacted(record: Record, generation: int, target_mb: float) -> bytes:

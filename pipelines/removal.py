@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pipelines import catalogue
 from pipelines.errors import InputError
+from pipelines.lease import Lease
 from pipelines.storage import STORAGE_ERRORS, Folder
 
 
@@ -29,33 +30,32 @@ def drop_run(uri: str, run: str) -> Removal:
     """Delete the record of a run, then its images, its detections and its manifest.
 
     Raises:
-        InputError: there is no such table or run, or other runs skipped images that it has.
+        InputError: there is no such table or run, somebody is at work on it, or other runs skipped
+            images that it has.
     """
     table = Folder(uri)
     try:
-        return _drop(table, run)
+        if not any(catalogue.files_of(table, run).values()):
+            catalogue.require_run(table, run)
+        with Lease.acquire(table, run):
+            return _drop(table, run)
     except STORAGE_ERRORS as error:
         raise InputError(f"run {run!r} of {table.uri} cannot be dropped: {error}") from error
 
 
 def _drop(table: Folder, run: str) -> Removal:
-    images, detections, manifest = (
-        [name for name in table.list(view) if catalogue.owner_of(name) == run]
-        for view in (*catalogue.VIEWS, "manifests")
-    )
+    files = catalogue.files_of(table, run)
     temporary = catalogue.temporary_files(table).get(run, [])
     has_record = table.exists(catalogue.record_name(run))
-    if not has_record and not (images or detections or manifest or temporary):
-        catalogue.require_run(table, run)  # says which runs there are
     if has_record:
         _refuse_needed(table, run)
         table.delete(catalogue.record_name(run))
     return Removal(
         run,
         record=int(has_record),
-        images=catalogue.delete_all(table, images),
-        detections=catalogue.delete_all(table, detections),
-        manifest=catalogue.delete_all(table, manifest),
+        images=catalogue.delete_all(table, files["images"]),
+        detections=catalogue.delete_all(table, files["detections"]),
+        manifest=catalogue.delete_all(table, files["manifests"]),
         temporary=catalogue.delete_all(table, temporary),
     )
 

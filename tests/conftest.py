@@ -200,6 +200,7 @@ def _labelled_run(
         "skipped": skipped,
         "skipped_in": {skipped_in: skipped} if skipped else {},
         "detections": sum(row["num_detections"] for row in rows),
+        "parts": len(made.images),
         "score_threshold": 0.01,
         "input_size": [64, 64],
     }

@@ -61,29 +61,31 @@ class Misplaced:
 
     broken: Sequence[Broken]
     notes: Sequence[str]
-    """Those that an unfinished run may leave lying: it goes on and clears them away."""
+    """Those that a run may leave lying while it is not finished, or while it is compacted."""
 
 
-def misplaced_files(contents: Contents, temporary: Sequence[str]) -> Misplaced:
+def misplaced_files(contents: Contents, temporary: Sequence[str], is_held: bool) -> Misplaced:
     """What lies in a run's folders besides the files of its rows, and what is missing there.
 
     Args:
-        temporary: what killed processes were writing in this run.
+        temporary: what killed processes were writing in this run, or what its holder is.
+        is_held: somebody is at work on the run; if it is complete, a compaction.
     """
     [record] = contents.records
     is_complete = record["status"] == runs.COMPLETE
     orphans = [name for name in contents.unread if _is_orphan(name, record)]
     others = [name for name in contents.unread if not _is_orphan(name, record)]
-    excusable = [
-        _broken(NO_LEFTOVERS, "temporary files of a killed process", temporary),
-        _broken(TWINS, "detections files without their images file", orphans),
-    ]
-    broken = [
-        _broken(TWINS, "images files without their detections file", _without_twin(contents)),
-        _broken(BELONGS, "files that the record does not name", others),
-        *(excusable if is_complete else []),
-    ]
-    notes = [] if is_complete else [f"{b.count} {b.what}" for b in excusable if b.count]
+    twinless = _broken(TWINS, "images files without their detections file", _without_twin(contents))
+    orphaned = _broken(TWINS, "detections files without their images file", orphans)
+    left = _broken(NO_LEFTOVERS, "temporary files", temporary)
+    unnamed = _broken(BELONGS, "files that the record does not name", others)
+    if is_complete and is_held:
+        excused, broken = [left, unnamed], [twinless, orphaned]
+    elif is_complete:
+        excused, broken = [], [twinless, orphaned, left, unnamed]
+    else:
+        excused, broken = [left, orphaned], [twinless, unnamed]
+    notes = [f"{b.count} {b.what}" for b in excused if b.count]
     return Misplaced([b for b in broken if b.count], notes)
 
 

@@ -9,7 +9,7 @@ from pipelines.audit.findings import Broken
 from pipelines.catalogue import Record, record_name
 from pipelines.images import ErrorKind
 
-STATUSES = (runs.RUNNING, "stopped", runs.COMPLETE, runs.FAILED)
+STATUSES = (runs.RUNNING, runs.STOPPED, runs.COMPLETE, runs.FAILED)
 
 RECORD = "the record is readable and agrees with itself"
 CLOSED = "listed = labelled + failed + skipped"
@@ -49,6 +49,8 @@ def miscounts(record: Record, counted: Mapping[str, Any]) -> list[Broken]:
     """
     # An unfinished run knows what is listed; the rest is counted when it is complete.
     known = [*_COUNTS, "failed_by_kind"] if record["status"] == runs.COMPLETE else ["listed"]
+    if record.get("parts") is not None:
+        known.append("parts")
     told, found = (
         {key: count for name in [*known, "skipped", "skipped_in"] for key, count in _flat(of, name)}
         for of in (record, counted)

@@ -91,7 +91,10 @@ def counts_of_tables(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
             count(*) FILTER (status::VARCHAR = 'failed') AS failed
         FROM images
     """
-    manifest = "SELECT count(*) AS listed, count(skipped_in) AS skipped FROM manifest"
+    manifest = """
+        SELECT count(*) AS listed, count(skipped_in) AS skipped, count(DISTINCT part) AS parts
+        FROM manifest
+    """
     # For count(*) DuckDB reads the first column, and the URIs are the bulk of a table.
     detections = "SELECT count(class_id) AS detections FROM detections"
     counts: dict[str, Any] = {}
@@ -111,13 +114,13 @@ SKIPPED = Rows(
     SELECT manifest.image_uri AS example
     FROM manifest ANTI JOIN skipped_to
     ON manifest.image_uri = skipped_to.image_uri AND manifest.skipped_in = skipped_to.run
-        AND manifest.etag IS NOT DISTINCT FROM skipped_to.etag
+        AND manifest.etag = skipped_to.etag AND skipped_to.status::VARCHAR = 'labelled'
     WHERE manifest.skipped_in IS NOT NULL
     """,
     [
         Promise(
             "a skipped image has its row in the run that is named",
-            "no complete run of that name has this image with this etag",
+            "no complete run of that name has labelled this image with this etag",
             "false",  # the relation has no others
         )
     ],

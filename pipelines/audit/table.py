@@ -26,6 +26,7 @@ from pipelines.audit.rows import (
 )
 from pipelines.catalogue import Contents, Record
 from pipelines.errors import InputError
+from pipelines.lease import holder_of
 from pipelines.schema import COMPACT_DETECTIONS, IMAGES, MANIFEST
 from pipelines.spilling import check_memory, spilling_connection
 from pipelines.storage import STORAGE_ERRORS, Folder, RunFolders
@@ -58,7 +59,7 @@ class RunAudit:
     status: str
     broken: Sequence[Broken]
     notes: Sequence[str] = ()
-    """What an unfinished run may leave lying."""
+    """What may lie about while somebody is at work on the run."""
 
 
 def audit_table(config: AuditConfig) -> Iterator[RunAudit]:
@@ -79,9 +80,17 @@ def audit_table(config: AuditConfig) -> Iterator[RunAudit]:
             yield from _audit_run(table, run, temporary.get(run, ()), config.memory_mb)
         if not config.run:
             for run, broken in sorted(stray_files(table).items()):
-                yield RunAudit(run, "no record", broken)
+                yield _audit_strays(table, run, broken)
     except (duckdb.Error, *STORAGE_ERRORS) as error:
         raise InputError(f"{table.uri} cannot be read: {error}") from error
+
+
+def _audit_strays(table: Folder, run: str, broken: Sequence[Broken]) -> RunAudit:
+    holder = run and holder_of(table, run)
+    if holder and not table.exists(catalogue.record_name(run)):
+        # A run has its record once its images are listed; a dropped one until its files are gone.
+        return RunAudit(run, "no record", [], [f"its files are in the hands of {holder}"])
+    return RunAudit(run, "no record", broken)
 
 
 class _ChangedMeanwhileError(Exception):
@@ -112,15 +121,18 @@ def _audit_run(
 
 
 def _audit_files(table: Folder, run: str, temporary: Sequence[str], memory_mb: int) -> RunAudit:
+    was_held = holder_of(table, run) is not None
     contents = catalogue.read_contents(table, lambda: [catalogue.read_named(table, run)])
     [record] = contents.records
+    still_there = [name for name in temporary if table.exists(name)]
+    is_held = was_held or holder_of(table, run) is not None
     manifest = RunFolders(table, run, record["date"]).manifest
     files = RunFiles(
         manifest=[f"manifests/{run}/{name}" for name in manifest.list()],
         images=contents.images,
         detections=contents.detections,
     )
-    misplaced = misplaced_files(contents, temporary)
+    misplaced = misplaced_files(contents, still_there, is_held)
     faulty = faulty_files(table, files)
     usable = files.without(n for n, broken in faulty.items() if broken.promise != VERSION)
     try:

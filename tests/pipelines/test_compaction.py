@@ -8,8 +8,8 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import compaction
-from pipelines.catalogue import read_contents, read_named
+from pipelines import compaction, lease
+from pipelines.catalogue import Contents, read_contents, read_named
 from pipelines.compaction import Compaction, CompactionConfig, compact_table
 from pipelines.errors import InputError
 from pipelines.query import ReadError, open_run, open_table, query_table, run_query
@@ -50,17 +50,22 @@ VIEWS = ("images", "detections")
 
 
 def test_a_compacted_run_has_the_same_rows_in_few_files(table: Folder, labelled_run) -> None:
-    labelled_run("a", "2026-11-20", num_images=40, per_part=10).write(table)
-    labelled_run("b", num_images=30, skipped=10, skipped_in="a", per_part=10).write(table)
+    labelled_run(num_images=40, per_part=10).write(table)
     before = rows(table)
-    compactions = compact(table)
-    assert [(done.run, done.files_before, done.files_after) for done in compactions] == [
-        ("a", 8, 2),
-        ("b", 4, 2),
-    ]
+    [done] = compact(table)
+    assert (done.run, done.files_before, done.files_after) == ("night", 8, 2)
     assert set(files(table)) == {"compact-1-00000.parquet"}
     assert rows(table) == before
     assert compact(table) == []
+
+
+def test_all_complete_runs_are_compacted_from_the_oldest(disk: Folder, labelled_run) -> None:
+    labelled_run("b", "2026-11-20").write(disk)
+    labelled_run("a", skipped=4, skipped_in="b").write(disk)
+    labelled_run("going", status="running").write(disk)
+    before = rows(disk)
+    assert [done.run for done in compact(disk)] == ["b", "a"]
+    assert rows(disk) == before
 
 
 def test_only_the_run_that_is_named_is_compacted(disk: Folder, labelled_run) -> None:
@@ -164,11 +169,9 @@ def test_readers_see_every_row_once_at_every_moment(table: Folder, labelled_run)
     reader = threading.Thread(target=read)
     reader.start()
     # No grace at all: a reader whose files vanish opens the table anew.
-    for target_mb in (1, 2):
-        compact(table, target_mb=target_mb)
+    compact(table)
     stop.set()
     reader.join()
-    assert len(seen) > 2
     assert seen == [expected] * len(seen)
 
 
@@ -217,16 +220,28 @@ def test_a_run_that_is_changed_meanwhile_is_left_as_it_is(
 ) -> None:
     labelled_run().write(disk)
     before = files(disk)
-    refuse = compaction._refuse_changed
+    begin = compaction._next_generation
 
-    def drop_then_refuse(table: Folder, record: dict) -> None:
-        table.write("runs/night.json", b'{"run": "night"}')
-        refuse(table, record)
+    def change_and_begin(contents: Contents) -> int:
+        disk.write("runs/night.json", b'{"run": "night"}')
+        return begin(contents)
 
-    monkeypatch.setattr(compaction, "_refuse_changed", drop_then_refuse)
-    with pytest.raises(InputError, match="changed meanwhile"):
+    monkeypatch.setattr(compaction, "_next_generation", change_and_begin)
+    with pytest.raises(InputError, match="changed or dropped meanwhile"):
         compact(disk)
     assert files(disk) == before
+
+
+def test_a_run_that_somebody_else_is_at_work_on_is_refused(
+    disk: Folder, labelled_run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_EVERY_S", 0.1)
+    labelled_run().write(disk)
+    before = files(disk)
+    with lease.Lease.acquire(disk, "night"), pytest.raises(InputError, match="process"):
+        compact(disk)
+    assert files(disk) == before
+    assert len(compact(disk)) == 1
 
 
 @pytest.mark.parametrize("status", ["running", "stopped", "failed"])
@@ -235,7 +250,7 @@ def test_a_run_that_is_still_written_to_is_refused(disk: Folder, labelled_run, s
     with pytest.raises(InputError, match=f"night' is {status}"):
         compact(disk, "night")
     assert compact(disk) == []
-    with pytest.raises(InputError, match="no run 'day': the last of its runs are night"):
+    with pytest.raises(InputError, match="no run 'day': the last of its 1 runs are night"):
         compact(disk, "day")
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import removal
+from pipelines import lease, removal
 from pipelines.audit import AuditConfig, audit_table
 from pipelines.catalogue import delete_all
 from pipelines.errors import InputError
@@ -85,6 +85,19 @@ def test_a_run_with_an_unreadable_record_can_be_dropped(disk: Folder, labelled_r
     labelled_run().write(disk)
     disk.write("runs/night.json", b"{")
     assert drop_run(disk.uri, "night").record == 1
+    assert disk.list() == []
+
+
+def test_a_run_that_somebody_is_at_work_on_is_kept(
+    disk: Folder, labelled_run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_EVERY_S", 0.1)
+    labelled_run(status="running").write(disk)
+    before = [name for name in disk.list() if not name.endswith(".lease")]
+    with lease.Lease.acquire(disk, "night"), pytest.raises(InputError, match="process"):
+        drop_run(disk.uri, "night")
+    assert disk.list() == before
+    drop_run(disk.uri, "night")
     assert disk.list() == []
 
 
