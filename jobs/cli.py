@@ -3,11 +3,13 @@
 import os
 import sys
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import wraps
+from inspect import getdoc
 from itertools import zip_longest
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jsonargparse
 from jsonargparse import DefaultHelpFormatter
@@ -35,11 +37,52 @@ def parse(
     Raises:
         InputError: an unknown flag, a value of the wrong type, or one the config refuses.
     """
+    parser = _parser(config_class, description, positional)
+    parser.prog = f"python -m {_module_name()}"
+    args = sys.argv[1:] if args is None else args
+    with _input_errors():
+        values = parser.parse_args(_spell_out_switches(config_class, args)).as_dict()
+        del values["config"]
+        return config_class(**values)
+
+
+def parse_command(
+    commands: Mapping[str, type[Any]], description: str | None, args: Sequence[str] | None = None
+) -> Any:
+    """Read the config of one of several sub-commands, each as `parse` does.
+
+    Args:
+        commands: the config class of each sub-command, whose docstring is the command's help.
+
+    Returns:
+        An instance of the class of the command that was given.
+
+    Raises:
+        InputError: no command, an unknown one, or as `parse` does.
+    """
     parser = jsonargparse.ArgumentParser(
         prog=f"python -m {_module_name()}",
         description=description,
         formatter_class=_HelpFormatter,
         exit_on_error=False,
+    )
+    subcommands = parser.add_subcommands(dest="command", required=True, metavar="command")
+    for name, config_class in commands.items():
+        doc = getdoc(config_class) or ""
+        subcommands.add_subcommand(name, _parser(config_class, doc), help=doc.partition("\n")[0])
+    args = sys.argv[1:] if args is None else args
+    with _input_errors(*(name for name in args[:1] if name in commands)):
+        values = parser.parse_args(args).as_dict()
+        command = values["command"]
+        del values[command]["config"]
+        return commands[command](**values[command])
+
+
+def _parser(
+    config_class: type, description: str | None, positional: str | None = None
+) -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(
+        description=description, formatter_class=_HelpFormatter, exit_on_error=False
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these flags")
     if positional:
@@ -47,16 +90,18 @@ def parse(
     parser.add_class_arguments(
         config_class, as_group=False, skip={positional} if positional else set()
     )
-    args = sys.argv[1:] if args is None else args
+    return parser
+
+
+@contextmanager
+def _input_errors(*command: str) -> Iterator[None]:
+    """Make what the parser or a config refuses an InputError, which names the help of `command`."""
     try:
-        values = parser.parse_args(_spell_out_switches(config_class, args)).as_dict()
-        del values["config"]
-        return config_class(**values)
+        yield
     except (jsonargparse.ArgumentError, ValueError, TypeError) as error:
         message = " ".join(str(error).split())
-        raise InputError(
-            f"{message} (python -m {_module_name()} --help lists the flags)"
-        ) from error
+        program = " ".join(["python -m", _module_name(), *command])
+        raise InputError(f"{message} ({program} --help lists the flags)") from error
 
 
 class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):

@@ -1,10 +1,12 @@
-r"""Ask a table with SQL, over the views images, detections and runs.
+r"""Ask a table with SQL, over the views images, detections, runs, latest and latest_detections.
 
 python -m jobs.query --table s3://bucket/labels \
     "SELECT class_name, count(*) AS seen FROM detections GROUP BY ALL ORDER BY seen DESC"
 
 Only the rows of complete runs are seen. The views images and detections carry the columns date
-and run; DESCRIBE images lists them all. Filters on date and run leave whole files unread.
+and run; DESCRIBE images lists them all. Filters on date and run leave whole files unread. The view
+latest has one row for each image of the archive, that of the newest complete run that has it, and
+latest_detections the boxes of these rows: runs that skip what was labelled before are seen whole.
 """
 
 import sys
@@ -17,7 +19,7 @@ import pyarrow as pa
 from jobs.cli import exit_on_input_error, parse
 from jobs.printing import print_table, to_csv, to_json, to_parquet
 from pipelines.errors import InputError
-from pipelines.query import open_table, run_query, summarise
+from pipelines.query import query_table, run_query, summarise
 from pipelines.storage import STORAGE_ERRORS, Folder
 
 _WRITERS: dict[str, Callable[[pa.Table], bytes]] = {
@@ -57,12 +59,11 @@ class QueryConfig:
 @exit_on_input_error
 def main() -> None:
     config = parse(QueryConfig, __doc__, positional="sql")
-    views = open_table(config.table, config.all_runs)
     if config.summary:
-        for title, table in summarise(views).items():
+        for title, table in query_table(config.table, config.all_runs, summarise).items():
             print_table(table, title)
         return
-    answer = run_query(views, config.sql)
+    answer = query_table(config.table, config.all_runs, lambda views: run_query(views, config.sql))
     if config.format == "table":
         print_table(answer)
     else:

@@ -1,22 +1,27 @@
 """SQL over the tables: the views `images`, `detections` and `runs`, by DuckDB on Arrow datasets.
 
 Filters and column choices reach the Parquet files, and a filter on `date` or `run` leaves whole
-files unopened. A user's SQL sees these views and nothing else: no files, no network, no settings.
+files unopened. The views `latest` and `latest_detections` show each image once, as the newest
+complete run saw it. A user's SQL sees these views and nothing else: no network, no settings, no
+files but those that its own query spills.
 """
 
-import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as pads
 
+from pipelines.catalogue import Record, read_contents, read_records
 from pipelines.errors import InputError
 from pipelines.runs import COMPLETE
-from pipelines.schema import DETECTIONS, IMAGES
+from pipelines.schema import COMPACT_DETECTIONS, IMAGES
+from pipelines.spilling import READING_FAILED, spilling_connection
 from pipelines.storage import STORAGE_ERRORS, Folder
+
+Answer = TypeVar("Answer")
 
 _PARTITION = [pa.field("date", pa.date32()), pa.field("run", pa.string())]
 
@@ -35,6 +40,8 @@ RUNS = pa.schema(
         pa.field("empty", pa.int64()),
         pa.field("failed", pa.int64()),
         pa.field("failed_by_kind", pa.map_(pa.string(), pa.int64())),
+        pa.field("skipped", pa.int64()),
+        pa.field("skipped_in", pa.map_(pa.string(), pa.int64())),
         pa.field("detections", pa.int64()),
         pa.field("images_per_second", pa.float64()),
         pa.field("weights_uri", pa.string()),
@@ -45,6 +52,7 @@ RUNS = pa.schema(
         pa.field("nms_threshold", pa.float64()),
         pa.field("code_version", pa.string()),
         pa.field("attempts", pa.int64()),
+        pa.field("compacted", pa.int64()),
         pa.field("stage_seconds", pa.map_(pa.string(), pa.float64())),
         pa.field("package_versions", pa.map_(pa.string(), pa.string())),
         pa.field("record", pa.string()),
@@ -60,7 +68,7 @@ class Views:
     images: pads.Dataset
     """schema.IMAGES with `date` and `run`."""
     detections: pads.Dataset
-    """schema.DETECTIONS with `date` and `run`."""
+    """schema.COMPACT_DETECTIONS with `date` and `run`."""
     runs: pa.Table
     """RUNS, oldest first."""
 
@@ -92,16 +100,38 @@ def open_runs(uri: str, runs: Collection[str]) -> Views:
     return _open(uri, lambda records: [record for record in records if record["run"] in runs])
 
 
+class ReadError(InputError):
+    """The files of a table cannot be read: they are broken, or were deleted since it was opened."""
+
+
+def query_table(uri: str, all_runs: bool, ask: Callable[[Views], Answer]) -> Answer:
+    """What `ask` makes of the views of a table, opened anew if its files vanish meanwhile.
+
+    A compaction leaves the old files for a minute and a drop does not leave them at all, so a long
+    query may lose them.
+
+    Raises:
+        InputError: as `open_table` and `ask` do.
+    """
+    try:
+        return ask(open_table(uri, all_runs))
+    except ReadError:
+        return ask(open_table(uri, all_runs))
+
+
 def run_query(views: Views, sql: str) -> pa.Table:
     """The rows that one SQL query gives.
 
     Raises:
-        InputError: DuckDB refuses the query, in its own words, or the table cannot be read.
+        ReadError: the table cannot be read.
+        InputError: DuckDB refuses the query, in its own words.
     """
-    with duckdb.connect() as connection:
+    with spilling_connection() as connection:
         connection.register("images", views.images)
         connection.register("detections", views.detections)
         connection.register("runs", views.runs)
+        for view, rows in _VIEWS.items():
+            connection.execute(f"CREATE TEMP VIEW {view} AS {rows}")
         for setting in _SETTINGS:
             connection.execute(f"SET {setting}")
         try:
@@ -110,10 +140,12 @@ def run_query(views: Views, sql: str) -> pa.Table:
                 raise InputError("the query gives no rows: ask with SELECT, SHOW or DESCRIBE")
             return relation.to_arrow_table()
         except duckdb.Error as error:
-            message = str(error).partition("\n\nLINE ")[0]
-            raise InputError(" ".join(message.split())) from error
+            message = " ".join(str(error).partition("\n\nLINE ")[0].split())
+            if READING_FAILED in message:
+                raise ReadError(f"the table cannot be read: {message}") from error
+            raise InputError(message) from error
         except STORAGE_ERRORS as error:
-            raise InputError(f"the table cannot be read: {error}") from error
+            raise ReadError(f"the table cannot be read: {error}") from error
 
 
 def summarise(views: Views) -> dict[str, pa.Table]:
@@ -121,8 +153,22 @@ def summarise(views: Views) -> dict[str, pa.Table]:
     return {title: run_query(views, sql) for title, sql in _SUMMARY.items()}
 
 
+# The newest run of each image is found from `images` alone, by two of its columns.
+_NEWEST = """
+    SELECT image_uri, arg_max(run, age) AS run
+    FROM images JOIN (
+        SELECT run, row_number() OVER (ORDER BY finished_at NULLS FIRST, run) AS age
+        FROM runs WHERE status = 'complete'
+    ) USING (run)
+    GROUP BY image_uri
+"""
+
+_VIEWS = {
+    "latest": f"FROM images SEMI JOIN ({_NEWEST}) USING (image_uri, run)",
+    "latest_detections": f"FROM detections SEMI JOIN ({_NEWEST}) USING (image_uri, run)",
+}
+
 _SETTINGS = (
-    "TimeZone = 'UTC'",
     "python_enable_replacements = false",  # no Python variable is a table
     "enable_external_access = false",
     "lock_configuration = true",
@@ -155,47 +201,18 @@ _SUMMARY = {
     """,
 }
 
-Record = Mapping[str, Any]
-
 
 def _open(uri: str, choose: Callable[[Sequence[Record]], Sequence[Record]]) -> Views:
     table = Folder(uri)
     try:
-        chosen = choose(_read_records(table))
-        run_names = {record["run"] for record in chosen}
-        # Images before detections: a part that is committed in between is then in neither list.
-        images = [name for name in table.list("images") if _run_of(name) in run_names]
-        twins = {name.replace("images/", "detections/", 1) for name in images}
-        # Detections that have no images twin were never committed.
-        detections = [name for name in table.list("detections") if name in twins]
+        contents = read_contents(table, lambda: choose(read_records(table)))
         return Views(
-            images=table.dataset(images, _with_partition(IMAGES)),
-            detections=table.dataset(detections, _with_partition(DETECTIONS)),
-            runs=_runs_table(chosen),
+            images=table.dataset(contents.images, _with_partition(IMAGES)),
+            detections=table.dataset(contents.detections, _with_partition(COMPACT_DETECTIONS)),
+            runs=_runs_table(contents.records),
         )
     except STORAGE_ERRORS as error:
         raise InputError(f"{table.uri} cannot be read: {error}") from error
-
-
-def _read_records(table: Folder) -> list[Record]:
-    """The records of all runs, oldest first."""
-    names = [name for name in table.list("runs") if name.endswith(".json")]
-    if not names:
-        raise InputError(
-            f"{table.uri} is not a table, for it has no run records (runs/*.json): "
-            "give the folder or prefix that jobs.label wrote to"
-        )
-    records = [_read_record(table, name) for name in names]
-    return sorted(records, key=lambda record: (record.get("date") or "", record["run"]))
-
-
-def _read_record(table: Folder, name: str) -> Record:
-    data = table.read(name)
-    try:
-        record = json.loads(data)
-        return {**record, "run": record["run"], "record": data.decode()}
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{table.uri_of(name)} is not a run record: {error!r}") from error
 
 
 def _complete_or_all(uri: str, runs: Sequence[Record], all_runs: bool) -> Sequence[Record]:
@@ -220,11 +237,6 @@ def _named_or_newest(uri: str, runs: Sequence[Record], name: str) -> Record:
 def _statuses(runs: Sequence[Record]) -> str:
     newest = [f"{run['run']}: {run.get('status')}" for run in runs[-3:]]
     return ", ".join(["…", *newest] if len(runs) > 3 else newest)
-
-
-def _run_of(name: str) -> str:
-    """The run that a file `images/date=…/run=…/part-….parquet` belongs to."""
-    return name.rpartition("/run=")[2].partition("/")[0]
 
 
 def _with_partition(schema: pa.Schema) -> pa.Schema:

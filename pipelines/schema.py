@@ -70,6 +70,12 @@ DETECTIONS = pa.schema(
 )
 """One row per box, numbered within its image by falling score."""
 
+COMPACT_DETECTIONS = DETECTIONS.set(
+    DETECTIONS.get_field_index("class_name"), DETECTIONS.field("class_name").with_type(pa.string())
+)
+"""DETECTIONS in compacted files, which are sorted by class: Arrow skips row groups by what Parquet
+knows of strings, but not of dictionaries."""
+
 PART_KEYS = ("part", "part_rows")
 """Which part a row is of, and how many rows that has: it is written whole or not at all."""
 

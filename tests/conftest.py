@@ -2,11 +2,16 @@
 
 import io
 import itertools
-from collections.abc import Iterator
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import boto3
+import pyarrow as pa
 import pytest
 import ray
 import torch
@@ -15,6 +20,8 @@ from moto.moto_server.utilities import RegexConverter
 from moto.server import ThreadedMotoServer
 
 from pipelines import cluster
+from pipelines.schema import DETECTIONS, IMAGES, MANIFEST
+from pipelines.storage import Folder, RunFolders
 from tests.faulty_s3 import FaultyS3
 from yolox_core import build_model, save_checkpoint
 
@@ -120,3 +127,114 @@ def tiny_checkpoint() -> bytes:
         preprocessing="official",
     )
     return file.getvalue()
+
+
+Row = dict[str, Any]
+
+
+@dataclass
+class LabelledRun:
+    """The rows and the record of a run as labelling leaves them, to be changed and written."""
+
+    record: Row
+    manifest: list[Row]
+    images: dict[int, list[Row]] = field(default_factory=dict)
+    """By part, as `detections`."""
+    detections: dict[int, list[Row]] = field(default_factory=dict)
+
+    def write(self, table: Folder) -> RunFolders:
+        folders = RunFolders(table, self.record["run"], self.record["date"])
+        _write(folders.manifest, 0, self.manifest, MANIFEST)
+        for part, rows in self.detections.items():
+            _write(folders.detections, part, rows, DETECTIONS)
+        for part, rows in self.images.items():
+            _write(folders.images, part, rows, IMAGES)
+        table.write(f"runs/{self.record['run']}.json", json.dumps(self.record).encode())
+        return folders
+
+
+def _write(folder: Folder, part: int, rows: Sequence[Row], schema: pa.Schema) -> None:
+    folder.write_table(f"part-{part:08d}.parquet", pa.Table.from_pylist(rows, schema=schema))
+
+
+@pytest.fixture
+def labelled_run() -> Callable[..., LabelledRun]:
+    return _labelled_run
+
+
+def _labelled_run(
+    run: str = "night",
+    date: str = "2026-11-21",
+    *,
+    num_images: int = 10,
+    skipped: int = 0,
+    skipped_in: str = "earlier",
+    per_part: int = 4,
+    status: str = "complete",
+) -> LabelledRun:
+    """Of five images each the fourth has no boxes and the fifth failed; the first ones skipped."""
+    uris = [f"s3://photos/{number:05d}.jpg" for number in range(num_images)]
+    made = LabelledRun(record={}, manifest=[])
+    for number, uri in enumerate(uris):
+        part = None if number < skipped else (number - skipped) // per_part
+        listed = {"image_uri": uri, "etag": f"e{number}", "size_bytes": 1000 + number}
+        goes_to = {"part": part, "skipped_in": skipped_in if number < skipped else None}
+        made.manifest.append(listed | goes_to)
+        if part is not None:
+            boxes = _boxes(number, uri)
+            made.images.setdefault(part, []).append(listed | _image(number, len(boxes)))
+            made.detections.setdefault(part, []).extend(boxes)
+    rows = [row for part in made.images.values() for row in part]
+    kinds = Counter(row["error_kind"] for row in rows if row["error_kind"])
+    made.record = {
+        "run": run,
+        "status": status,
+        "date": date,
+        "started_at": f"{date}T01:00:00+00:00",
+        "finished_at": f"{date}T03:00:00+00:00" if status == "complete" else None,
+        "listed": num_images,
+        "labelled": sum(row["status"] == "labelled" for row in rows),
+        "empty": sum(row["status"] == "labelled" and not row["num_detections"] for row in rows),
+        "failed": kinds.total(),
+        "failed_by_kind": dict(kinds),
+        "skipped": skipped,
+        "skipped_in": {skipped_in: skipped} if skipped else {},
+        "detections": sum(row["num_detections"] for row in rows),
+        "parts": len(made.images),
+        "score_threshold": 0.01,
+        "input_size": [64, 64],
+    }
+    return made
+
+
+def _image(number: int, num_detections: int) -> Row:
+    failed = number % 5 == 4
+    return {
+        "width": None if failed else 640,
+        "height": None if failed else 480,
+        "status": "failed" if failed else "labelled",
+        "num_detections": num_detections,
+        "error_kind": ("corrupt", "gone")[number % 2] if failed else None,
+        "error_message": "no pixels" if failed else None,
+        "labelled_at": datetime(2026, 11, 21, 2, tzinfo=UTC),
+    }
+
+
+def _boxes(number: int, uri: str) -> list[Row]:
+    count = 0 if number % 5 >= 3 else 1 + number % 3
+    return [
+        {
+            "image_uri": uri,
+            "detection_index": index,
+            "class_id": (number + index) % 3,
+            "class_name": ("cat", "dog", "bird")[(number + index) % 3],
+            "score": 0.9 / (index + 1) - number % 7 / 100,
+            "x1": 1.0,
+            "y1": 2.0,
+            "x2": 640.0,
+            "y2": 300.0 + number % 100,
+            "image_width": 640,
+            "image_height": 480,
+        }
+        for index in range(count)
+    ]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs import table
+
 ROOT = Path(__file__).parent.parent
 ROOMS = ("yolox_core", "pipelines", "jobs")
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if "def main(" in path.read_text())
@@ -56,18 +58,32 @@ def test_every_job_explains_itself(job: str, capsys, monkeypatch) -> None:
     assert "usage: " in capsys.readouterr().out
 
 
-def _readme_commands() -> list[tuple[str, set[str]]]:
-    """(job, its flags) of every `python -m jobs.…` in the README's code blocks."""
+@pytest.mark.parametrize("command", ["list", "check", "drop", "compact"])
+def test_every_command_for_a_table_explains_itself(command: str, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["table", command, "--help"])
+    with pytest.raises(SystemExit) as stop:
+        table.main()
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert f" {command} " in printed
+    assert "--table TABLE" in printed
+
+
+def _readme_commands() -> list[tuple[str, list[str], set[str]]]:
+    """(job, its sub-command, its flags) of every `python -m jobs.…` in the README's code blocks."""
     blocks = "\n".join(re.findall(r"```[a-z]*\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
-    commands = re.findall(r"python -m jobs\.(\w+)([^\n]*)", blocks)
-    return [(job, set(re.findall(r"--(\w+)", rest))) for job, rest in commands]
+    commands = re.findall(r"python -m jobs\.(\w+)(?: +([a-z]+))?([^\n]*)", blocks)
+    return [
+        (job, [command] if command else [], set(re.findall(r"--(\w+)", rest)))
+        for job, command, rest in commands
+    ]
 
 
 def test_the_readme_names_only_jobs_and_flags_that_exist(capsys, monkeypatch) -> None:
     commands = _readme_commands()
-    assert {job for job, _ in commands} >= {"label", "train", "query"}
-    for job, flags in commands:
-        monkeypatch.setattr(sys, "argv", [job, "--help"])
+    assert {job for job, _, _ in commands} >= {"label", "train", "query"}
+    for job, command, flags in commands:
+        monkeypatch.setattr(sys, "argv", [job, *command, "--help"])
         with pytest.raises(SystemExit):
             importlib.import_module(f"jobs.{job}").main()
         known = set(re.findall(r"--(\w+)", capsys.readouterr().out))

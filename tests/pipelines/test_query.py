@@ -7,7 +7,15 @@ import pyarrow as pa
 import pytest
 
 from pipelines.errors import InputError
-from pipelines.query import Views, open_run, open_table, run_query, summarise
+from pipelines.query import (
+    ReadError,
+    Views,
+    open_run,
+    open_table,
+    query_table,
+    run_query,
+    summarise,
+)
 from pipelines.schema import DETECTIONS, IMAGES
 from pipelines.storage import Folder
 
@@ -225,3 +233,70 @@ def test_one_run_is_opened_by_name_and_the_newest_complete_one_without(table: Fo
     assert open_run(table.uri, "going").runs["run"].to_pylist() == ["going"]
     with pytest.raises(InputError, match="no run 'lost'"):
         open_run(table.uri, "lost")
+
+
+def test_latest_has_each_image_once_as_the_newest_complete_run_saw_it(
+    table: Folder, labelled_run
+) -> None:
+    labelled_run("b-first", "2026-11-20", num_images=8).write(table)
+    labelled_run("a-second", "2026-11-21", num_images=10, skipped=8, skipped_in="b-first").write(
+        table
+    )
+    again = labelled_run("c-third", "2026-11-22", num_images=2)
+    again.detections = {0: []}
+    again.images[0] = [row | {"num_detections": 0} for row in again.images[0]]
+    again.write(table)
+    labelled_run("unfinished", "2026-11-23", status="running").write(table)
+    asked = "SELECT run, count(*), sum(num_detections) FROM latest GROUP BY run ORDER BY run"
+    found = [("a-second", 2, 0), ("b-first", 6, 9), ("c-third", 2, 0)]
+    for all_runs in (False, True):
+        views = open_table(table.uri, all_runs)
+        assert rows(views, asked) == found
+        assert rows(views, "SELECT run, count(*) FROM latest_detections GROUP BY run") == [
+            ("b-first", 9)
+        ]
+
+
+def test_of_two_runs_that_finished_together_the_name_decides(table: Folder, labelled_run) -> None:
+    labelled_run("a").write(table)
+    labelled_run("b").write(table)
+    labelled_run("without a time").write(table)
+    record = labelled_run("without a time").record | {"finished_at": None}
+    table.write("runs/without a time.json", json.dumps(record).encode())
+    assert rows(open_table(table.uri), "SELECT DISTINCT run FROM latest") == [("b",)]
+
+
+def test_finding_the_latest_rows_reads_no_detections(table: Folder, labelled_run) -> None:
+    folders = labelled_run().write(table)
+    views = open_table(table.uri)
+    for name in folders.detections.list():
+        folders.detections.write(name, b"opening this would raise")
+    assert rows(views, "SELECT count(*) FROM latest") == [(10,)]
+
+
+def test_a_table_whose_files_vanish_is_opened_once_more(table: Folder) -> None:
+    write_run(table, "night", "2026-11-21")
+    opened = []
+
+    def drop_a_file_then_ask(views: Views) -> list[tuple[Any, ...]]:
+        opened.append(views)
+        if len(opened) == 1:
+            table.delete("images/date=2026-11-21/run=night/part-0.parquet")
+        return rows(views, "SELECT count(*) FROM images WHERE num_detections >= 0")
+
+    assert query_table(table.uri, False, drop_a_file_then_ask) == [(0,)]
+    assert len(opened) == 2
+
+
+def test_a_file_that_cannot_be_read_is_said_after_the_second_try(table: Folder) -> None:
+    write_run(table, "night", "2026-11-21")
+    table.write("images/date=2026-11-21/run=night/part-0.parquet", b"no Parquet")
+    opened = []
+
+    def ask(views: Views) -> list[tuple[Any, ...]]:
+        opened.append(views)
+        return rows(views, "SELECT count(*) FROM images WHERE num_detections >= 0")
+
+    with pytest.raises(ReadError, match=r"part-0\.parquet"):
+        query_table(table.uri, False, ask)
+    assert len(opened) == 2

@@ -1,0 +1,115 @@
+r"""Care for a table that jobs.label wrote: list its runs, check, drop and compact them.
+
+python -m jobs.table list --table s3://bucket/labels
+python -m jobs.table check --table s3://bucket/labels
+python -m jobs.table drop --table s3://bucket/labels --run 2026-11-21-0a1b2c3d
+python -m jobs.table compact --table s3://bucket/labels
+
+Each command has a --help of its own.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from jobs.cli import exit_on_input_error, parse_command
+from jobs.printing import print_table
+from pipelines.audit import AuditConfig, RunAudit, audit_table
+from pipelines.compaction import CompactionConfig, compact_table
+from pipelines.inventory import list_runs
+from pipelines.removal import drop_run
+
+EXIT_BROKEN_PROMISE = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListConfig:
+    """List all runs, oldest first, with their state, their counts and the size of their files."""
+
+    table: str
+    """The folder or s3:// prefix that jobs.label wrote to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropConfig:
+    """Delete a run: its record first, which hides it from readers, then its files.
+
+    A drop that was killed is finished by the same command. A run is kept while other runs have
+    skipped images because of it.
+    """
+
+    table: str
+    """The folder or s3:// prefix that jobs.label wrote to."""
+    run: str
+    """Its name, as list shows it."""
+
+
+@exit_on_input_error
+def main() -> None:
+    commands = {
+        "list": ListConfig,
+        "check": AuditConfig,
+        "drop": DropConfig,
+        "compact": CompactionConfig,
+    }
+    match parse_command(commands, __doc__):
+        case ListConfig() as config:
+            print_table(list_runs(config.table))
+        case AuditConfig() as config:
+            _check(config)
+        case DropConfig() as config:
+            _drop(config)
+        case CompactionConfig() as config:
+            _compact(config)
+
+
+def _check(config: AuditConfig) -> None:
+    audits = []
+    for audit in audit_table(config):
+        audits.append(audit)
+        if not audit.broken:
+            print(": ".join([audit.run, "; ".join([f"{audit.status}, fine", *audit.notes])]))
+    broken = _broken_promises(audits)
+    if broken.num_rows:
+        print_table(broken, "Promises that are not kept")
+        sys.exit(EXIT_BROKEN_PROMISE)
+
+
+def _broken_promises(audits: Sequence[RunAudit]) -> pa.Table:
+    rows = [(audit.run or "-", broken) for audit in audits for broken in audit.broken]
+    return pa.table(
+        {
+            "run": pa.array([run for run, _ in rows], pa.string()),
+            "promise": pa.array([broken.promise for _, broken in rows], pa.string()),
+            "what": pa.array([broken.what for _, broken in rows], pa.string()),
+            "count": pa.array([broken.count for _, broken in rows], pa.int64()),
+            "example": pa.array([broken.example for _, broken in rows], pa.string()),
+        }
+    )
+
+
+def _drop(config: DropConfig) -> None:
+    removal = drop_run(config.table, config.run)
+    print(
+        f"run {removal.run} is dropped; files deleted: {removal.record} record, "
+        f"{removal.images} images, {removal.detections} detections, {removal.manifest} manifest, "
+        f"{removal.temporary} temporary"
+    )
+
+
+def _compact(config: CompactionConfig) -> None:
+    compacted = 0
+    for done in compact_table(config):
+        compacted += 1
+        print(
+            f"{done.run}: {done.files_before:,} files became {done.files_after:,} "
+            f"of {done.bytes_after / 10**6:,.1f} MB in all",
+            flush=True,
+        )
+    print("the old files are deleted" if compacted else "nothing left to compact")
+
+
+if __name__ == "__main__":
+    main()
