@@ -18,19 +18,22 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipelines.errors import InputError, RunStoppedError
+from pipelines.s3 import RetryPolicy
 from pipelines.storage import STORAGE_ERRORS, Folder
 
 RENEW_EVERY_S = 5.0
 TAKE_OVER_AFTER_S = 30.0
 """A lease that has not changed for so long has no holder."""
 _LOOK_EVERY_S = 1.0
+_RETRIES = RetryPolicy(max_backoff_s=1, patience_s=8, connect_timeout_s=2, read_timeout_s=3)
+"""A sign of life is of use only while it is fresh."""
 
 
 class Lease:
     """Held from `acquire` to `release` or the end of a with statement, renewed by a thread."""
 
     def __init__(self, table: Folder, run: str) -> None:
-        self._table = table
+        self._table = Folder(table.uri, _RETRIES)
         self._run = run
         self._name = lease_name(run)
         self._holder = {**_this_process(), "id": uuid.uuid4().hex}
@@ -133,6 +136,9 @@ class Lease:
                 now = self._read()
             except STORAGE_ERRORS:
                 continue  # the storage may come back before anybody takes the run over
+            if now and _parse(now).get("id") == self._holder["id"]:
+                self._written = now  # a beat of ours whose answer was lost
+                continue
             self._lost_to = _describe(_parse(now)) if now else "nobody: its lease was deleted"
             return
 

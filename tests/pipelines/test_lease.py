@@ -9,8 +9,10 @@ import pytest
 from pipelines import lease as leases
 from pipelines.errors import InputError, RunStoppedError
 from pipelines.lease import Lease, holder_of, lease_name
+from pipelines.s3 import RetryPolicy
 from pipelines.storage import Folder
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Bucket
+from tests.faulty_s3 import FaultyS3, Rule, lost_answer
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -76,6 +78,19 @@ def test_a_driver_that_lost_its_lease_is_told_by_whom(table: Folder) -> None:
         with pytest.raises(RunStoppedError, match="taken over by process 7 on far"):
             lost.check()
     assert table.read(lease_name("r")) == taken  # it is not given back by the one that lost it
+
+
+def test_a_beat_whose_answer_was_lost_is_still_ours(
+    bucket: Bucket, faulty_s3: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "_RETRIES", RetryPolicy(attempts=1))
+    table = Folder(f"s3://{bucket.name}/table")
+    with Lease.acquire(table, "r") as lease:
+        lost = faulty_s3.add(Rule(lost_answer, method="PUT", key="*/r.lease", times=4))
+        time.sleep(2)
+        lease.check()
+    assert faulty_s3.struck(lost)
+    assert table.list("runs") == []
 
 
 _HOLD = """

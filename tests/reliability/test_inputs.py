@@ -31,7 +31,7 @@ def test_a_file_that_kills_the_detector_costs_one_row(job: Job) -> None:
     assert [(n, kind) for n, kind, _ in failed] == [(n, KINDS[word]) for n, word in words.items()]
     assert "SIGSEGV" in failed[0][2]
     labelled = f"SELECT count(*) FROM read_parquet('{copy}/images/*/*/*.parquet')"
-    assert duckdb.sql(labelled).fetchone() == (80,)
+    assert duckdb.sql(labelled).fetchall() == [(80,)]
 
 
 def test_a_run_that_hangs_says_what_each_stage_was_doing(job: Job) -> None:
