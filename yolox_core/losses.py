@@ -64,10 +64,15 @@ class YOLOXLoss:
         """
         self._check(raw, targets)
         levels, points = level_rows(raw), anchor_points(raw)
-        usable = _has_finite_box(levels, points)
-        targets = with_a_row(targets.to(usable.device, torch.float32))
-        foreground = _find_foreground(levels, points, usable, targets, _RULES[self.rule])
-        objectness, rows = _Selection.apply(foreground.point_index, foreground.rows, *levels)
+        targets = with_a_row(targets.to(raw[0].device, torch.float32))
+        with torch.no_grad():
+            # Of all points boxes and objectness, which lie side by side.
+            of_all = torch.cat([level[..., :5] for level in levels], dim=1).float()  # (B, A, 5)
+            usable = is_finite(decode_boxes(of_all[..., :4], points))
+            foreground = _find_foreground(levels, points, usable, targets, _RULES[self.rule])
+        objectness, rows = _Selection.apply(
+            of_all[..., 4], foreground.point_index, foreground.rows, *levels
+        )
         foreground = foreground._replace(rows=rows)
 
         num_foreground = foreground.used.sum()
@@ -127,13 +132,14 @@ class _Selection(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, index: Tensor, rows: Tensor, *levels: Tensor) -> tuple[Tensor, Tensor]:
-        """Objectness (B, A), and the `rows` (B, P, 5 + C), which are those at (B, P) `index`."""
+    def forward(
+        ctx: Any, objectness: Tensor, index: Tensor, rows: Tensor, *levels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The levels' (B, A) `objectness` and, at (B, P) `index`, their (B, P, 5 + C) `rows`."""
         ctx.save_for_backward(index)
         ctx.level_sizes = [level.shape[1] for level in levels]
         ctx.dtype = levels[0].dtype
-        objectness = torch.cat([level[..., 4] for level in levels], dim=1)
-        return objectness.float(), rows.clone()
+        return objectness.clone(), rows.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -142,7 +148,7 @@ class _Selection(torch.autograd.Function):
         flat = of_rows.new_zeros(*of_objectness.shape, of_rows.shape[-1])
         put_points(flat, index, of_rows)
         flat[..., 4] = of_objectness
-        return None, None, *flat.split_with_sizes(ctx.level_sizes, dim=1)
+        return None, None, None, *flat.split_with_sizes(ctx.level_sizes, dim=1)
 
 
 def check_targets(targets: Tensor, num_classes: int) -> None:
@@ -175,14 +181,6 @@ def check_targets(targets: Tensor, num_classes: int) -> None:
         )
 
 
-@torch.no_grad()
-def _has_finite_box(levels: Sequence[Tensor], points: AnchorPoints) -> Tensor:
-    """(B, A) bool."""
-    raw_boxes = torch.cat([level[..., :4] for level in levels], dim=1)
-    return is_finite(decode_boxes(raw_boxes, points))
-
-
-@torch.no_grad()
 def _find_foreground(
     levels: Sequence[Tensor],
     points: AnchorPoints,
