@@ -75,8 +75,9 @@ def horizontal_flip(
         New canvases and targets; padding stays zero.
     """
     flip = torch.rand(len(canvases), generator=generator) < 0.5
-    rows = upload(flip.nonzero().squeeze(1), canvases.device)
-    mirrored_canvases = canvases.index_copy(0, rows, canvases.index_select(0, rows).flip(2))
+    rows = flip.nonzero().squeeze(1)
+    chosen = canvases.index_select(0, upload(rows, canvases.device))
+    mirrored_canvases = _replaced(canvases, rows, chosen.flip(2))
 
     real = targets.ne(0).any(dim=-1)
     mirrored = targets.clone()
@@ -112,5 +113,12 @@ def _combined(
 
     placements = replace(placements, is_mixed=is_mixed)
     mosaics = sample_mosaics(canvases, content, placements, augmentation.padding)
-    rows = upload(placements.images, canvases.device)
-    return canvases[:batch_size].index_copy(0, rows, mosaics), combined
+    return _replaced(canvases[:batch_size], placements.images, mosaics), combined
+
+
+def _replaced(canvases: Tensor, rows: Tensor, others: Tensor) -> Tensor:
+    """New (B, H, W, 3) canvases, at (S,) rows, which are on the CPU, the S others."""
+    # index_copy() would move pixel by pixel, index_select() moves whole canvases.
+    order = torch.arange(len(canvases))
+    order[rows] = torch.arange(len(canvases), len(canvases) + len(others))
+    return torch.cat((canvases, others)).index_select(0, upload(order, canvases.device))
