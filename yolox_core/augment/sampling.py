@@ -5,7 +5,6 @@ the tile, and the place on that. A mixup is looked up as a mosaic of one tile. S
 canvases, R = rows of pixels. Positions are in pixels, the first from 0 to 1.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -44,7 +43,7 @@ def sample_mosaics(
     """What four tiles look like once put together, turned, resized, sheared and moved.
 
     Args:
-        canvases: (N, H, W, 3) uint8.
+        canvases: (N, H, W, 3) uint8; all of them become float32, see `Placements.renumbered`.
         content: (N, 4) xyxy rectangles of their photos, on the CPU.
         placements: of S mosaics; those that `is_mixed` are blended half and half with their
             source, which is black where its canvas ends.
@@ -55,10 +54,8 @@ def sample_mosaics(
     """
     device = canvases.device
     height, width = canvases.shape[1:3]
-    # Most of a large reservoir is not looked at: only what is, becomes float32.
-    used, placements = _renumbered(placements)
-    pixels = canvases.index_select(0, upload(used, device)).float()
-    mosaics = _mosaic_tiling(placements, content[used], (height, width))
+    pixels = canvases.float()
+    mosaics = _mosaic_tiling(placements, content, (height, width))
     mosaics = _Tiling(*(upload(tensor, device) for tensor in mosaics))
     mixed = placements.is_mixed.nonzero().squeeze(1)
     mixups = _mixup_tiling(placements, (height, width))
@@ -74,13 +71,6 @@ def sample_mosaics(
         for channel, values in enumerate(seen.unbind(dim=1)):
             band[..., channel] = values
     return out
-
-
-def _renumbered(placements: Placements) -> tuple[Tensor, Placements]:
-    """The canvases that are used, (U,) int64, and the placements with indices into those."""
-    wanted = torch.cat((placements.tiles, placements.mixup_sources[:, None]), dim=1)
-    used, index = torch.unique(wanted, return_inverse=True)
-    return used, replace(placements, tiles=index[:, :4], mixup_sources=index[:, 4])
 
 
 def _mosaic_tiling(placements: Placements, content: Tensor, size: tuple[int, int]) -> _Tiling:
