@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -169,6 +170,8 @@ class BatchLoader:
         self._table = table
         self._input_size = input_size
         self._preprocessing = preprocessing
+        # Images are spread over the pool's threads; OpenCV's own would take the model's cores.
+        cv2.setNumThreads(1)
         self._pool = ThreadPoolExecutor(threads)
         self._pin_memory = pin_memory
         self._cache: dict[int, _Example] = {}
