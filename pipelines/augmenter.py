@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipelines import workers
 from pipelines.recipe import Recipe
-from pipelines.training_data import Batch, joined
+from pipelines.training_data import Batch, joined_labels
 from yolox_core import PADDING_GREY, Convention, augment_batch
 
 RESERVOIR_IMAGES = 64
@@ -47,11 +47,12 @@ class BatchAugmenter:
             step: counted over all epochs.
             combine: whether mosaic and mixup are on.
         """
-        pool = joined([batch, *self._reservoir]) if combine else batch
+        pool = [batch, *self._reservoir] if combine else [batch]
+        content, targets = joined_labels(pool)
         return augment_batch(
-            pool.canvases,
-            pool.content,
-            pool.targets,
+            [of_pool.canvases for of_pool in pool],
+            content,
+            targets,
             len(batch.uris),
             self._augmentation,
             _generator(self._recipe.seed, step, workers.rank()),

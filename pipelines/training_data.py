@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -132,16 +133,11 @@ class Batch:
         return replace(self, canvases=self.canvases.to(device, non_blocking=True))
 
 
-def joined(batches: Sequence[Batch]) -> Batch:
-    """All images of the batches as one batch."""
+def joined_labels(batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+    """Content (N, 4) and targets (N, M, 5) of all images of the batches."""
     widest = max(batch.targets.shape[1] for batch in batches)
     padded = [F.pad(b.targets, (0, 0, 0, widest - b.targets.shape[1])) for b in batches]
-    return Batch(
-        uris=tuple(uri for batch in batches for uri in batch.uris),
-        canvases=torch.cat([batch.canvases for batch in batches]),
-        content=torch.cat([batch.content for batch in batches]),
-        targets=torch.cat(padded),
-    )
+    return torch.cat([batch.content for batch in batches]), torch.cat(padded)
 
 
 @dataclass(frozen=True)
@@ -174,6 +170,8 @@ class BatchLoader:
         self._table = table
         self._input_size = input_size
         self._preprocessing = preprocessing
+        # Images are spread over the pool's threads; OpenCV's own would take the model's cores.
+        cv2.setNumThreads(1)
         self._pool = ThreadPoolExecutor(threads)
         self._pin_memory = pin_memory
         self._cache: dict[int, _Example] = {}

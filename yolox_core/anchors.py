@@ -20,9 +20,13 @@ class AnchorPoints(NamedTuple):
     strides: Tensor
     """(A, 1) float32: letterboxed pixels per cell."""
 
+    def at(self, index: Tensor) -> "AnchorPoints":
+        """The points at (B, K) indices: cells (B, K, 2) and strides (B, K, 1)."""
+        return AnchorPoints(self.cells[index], self.strides[index])
+
     @property
     def centres(self) -> Tensor:
-        """(A, 2) float32: x and y of the cell's middle, in letterboxed pixels."""
+        """(..., A, 2) float32: x and y of the cell's middle, in letterboxed pixels."""
         return (self.cells + 0.5) * self.strides
 
 
@@ -39,17 +43,25 @@ def anchor_points(raw: Sequence[Tensor]) -> AnchorPoints:
     return AnchorPoints(torch.cat(cells), torch.cat(strides))
 
 
+def level_rows(raw: Sequence[Tensor]) -> list[Tensor]:
+    """One (B, 5 + C, h, w) per level to one (B, h x w, 5 + C), views of what is channels_last."""
+    return [output.flatten(2).transpose(1, 2) for output in raw]
+
+
 def flatten_levels(raw: Sequence[Tensor]) -> Tensor:
     """One (B, 5 + C, h, w) per level to (B, A, 5 + C), still before sigmoid, any dtype."""
-    return torch.cat([output.flatten(2).transpose(1, 2) for output in raw], dim=1)
+    return torch.cat(level_rows(raw), dim=1)
 
 
 def decode_boxes(raw_boxes: Tensor, points: AnchorPoints) -> Tensor:
     """(..., A, 4) raw box numbers to (..., A, 4) float32 cxcywh in letterboxed pixels."""
-    raw_boxes = raw_boxes.float()
-    centre = (raw_boxes[..., :2] + points.cells) * points.strides
-    size = raw_boxes[..., 2:].exp() * points.strides
-    return torch.cat((centre, size), dim=-1)
+    # Number by number: a CPU is slow at rows of two.
+    x, y, width, height = raw_boxes.float().unbind(dim=-1)
+    column, row = points.cells.unbind(dim=-1)
+    stride = points.strides.squeeze(-1)
+    centre = ((x + column) * stride, (y + row) * stride)
+    size = (width.exp() * stride, height.exp() * stride)
+    return torch.stack((*centre, *size), dim=-1)
 
 
 def decode_outputs(raw: Sequence[Tensor]) -> Tensor:

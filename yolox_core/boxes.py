@@ -68,21 +68,28 @@ def paired_giou(a: Tensor, b: Tensor) -> Tensor:
     iou, union = _iou_and_union(a, b)
     top_left = torch.minimum(a[..., :2], b[..., :2])
     bottom_right = torch.maximum(a[..., 2:], b[..., 2:])
-    hull = _area(bottom_right - top_left)
+    hull = _area(*(bottom_right - top_left).unbind(dim=-1))
     return iou - (hull - union) / hull.clamp(min=1e-9)
 
 
 def _iou_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    # float16 tops out at 65504, which a 256 px square already exceeds.
-    a, b = a.float(), b.float()
-    top_left = torch.maximum(a[..., :2], b[..., :2])
-    bottom_right = torch.minimum(a[..., 2:], b[..., 2:])
-    intersection = _area(bottom_right - top_left)
-    union = _area(a[..., 2:] - a[..., :2]) + _area(b[..., 2:] - b[..., :2]) - intersection
+    a_left, a_top, a_right, a_bottom = _edges(a)
+    b_left, b_top, b_right, b_bottom = _edges(b)
+    intersection = _area(
+        torch.minimum(a_right, b_right) - torch.maximum(a_left, b_left),
+        torch.minimum(a_bottom, b_bottom) - torch.maximum(a_top, b_top),
+    )
+    area_a = _area(a_right - a_left, a_bottom - a_top)
+    area_b = _area(b_right - b_left, b_bottom - b_top)
+    union = area_a + area_b - intersection
     return intersection / union.clamp(min=1e-9), union
 
 
-def _area(size: Tensor) -> Tensor:
-    # Not prod(): its backward has to special-case zeros, and waits for the GPU to count them.
-    width, height = size.clamp(min=0).unbind(dim=-1)
-    return width * height
+def _edges(boxes: Tensor) -> tuple[Tensor, ...]:
+    """The four edges of (..., 4) xyxy boxes, each in memory of its own, which a CPU is fast at."""
+    # float16 tops out at 65504, which a 256 px square already exceeds.
+    return boxes.float().movedim(-1, 0).contiguous().unbind()
+
+
+def _area(width: Tensor, height: Tensor) -> Tensor:
+    return width.clamp(min=0) * height.clamp(min=0)

@@ -2,22 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from torch import Tensor
 
-from yolox_core.anchors import AnchorPoints, anchor_points, decode_boxes, flatten_levels
+from yolox_core.anchors import AnchorPoints, anchor_points, decode_boxes, level_rows
 from yolox_core.boxes import cxcywh_to_xyxy, paired_giou, paired_iou
 from yolox_core.simota import (
     MOST_POINTS_PER_TARGET,
     OFFICIAL_RULE,
     SEED_RULE,
-    Assignment,
+    AssignmentRule,
     compact,
-    simota_assign,
+    find_candidates,
+    is_finite,
+    match_candidates,
+    put_points,
     take_points,
+    with_a_row,
 )
 
 _RULES = {"official": OFFICIAL_RULE, "seed": SEED_RULE}
@@ -59,31 +63,31 @@ class YOLOXLoss:
             ValueError: `raw` has other channels than 5 + C, or `check_targets` objects.
         """
         self._check(raw, targets)
-        flat = flatten_levels(raw).float()
-        targets = targets.to(flat)
-        # Not slices, each of whose gradients would be as large as all of `flat`.
-        raw_boxes, objectness, classes = flat.split_with_sizes((4, 1, self.num_classes), dim=-1)
-        objectness = objectness.squeeze(-1)
-        points = anchor_points(raw)
-        boxes = decode_boxes(raw_boxes.detach(), points)
-        match = simota_assign(boxes, objectness, classes, points, targets, _RULES[self.rule])
+        levels, points = level_rows(raw), anchor_points(raw)
+        targets = with_a_row(targets.to(raw[0].device, torch.float32))
+        with torch.no_grad():
+            # Of all points boxes and objectness, which lie side by side.
+            of_all = torch.cat([level[..., :5] for level in levels], dim=1).float()  # (B, A, 5)
+            usable = is_finite(decode_boxes(of_all[..., :4], points))
+            foreground = _find_foreground(levels, points, usable, targets, _RULES[self.rule])
+        objectness, rows = _Selection.apply(
+            of_all[..., 4], foreground.point_index, foreground.rows, *levels
+        )
+        foreground = foreground._replace(rows=rows)
 
-        most = min(MOST_POINTS_PER_TARGET * targets.shape[1], boxes.shape[1])
-        foreground = _foreground(raw_boxes, classes, points, match, most)
-        num_foreground = match.foreground.sum()
+        num_foreground = foreground.used.sum()
         count = num_foreground.clamp(min=1)
         losses = {
             "iou": _IOU_WEIGHT * self._box_loss(foreground) / count,
-            "objectness": _cross_entropy(objectness, match.foreground.float()).sum() / count,
+            "objectness": _objectness_loss(objectness, foreground) / count,
             "class": _class_loss(foreground) / count,
-            "l1": (_l1_loss(foreground) if use_l1 else flat.new_zeros(())) / count,
+            "l1": (_l1_loss(foreground) if use_l1 else objectness.new_zeros(())) / count,
         }
-        num_nonfinite = (~boxes.isfinite().all(dim=-1)).sum()
         return {
             "total": torch.stack(list(losses.values())).sum(),
             **losses,
             "num_foreground": num_foreground,
-            "num_nonfinite": num_nonfinite,
+            "num_nonfinite": (~usable).sum(),
         }
 
     def _check(self, raw: Sequence[Tensor], targets: Tensor) -> None:
@@ -97,7 +101,7 @@ class YOLOXLoss:
             check_targets(targets, self.num_classes)
 
     def _box_loss(self, foreground: "_Foreground") -> Tensor:
-        predicted = decode_boxes(foreground.raw_boxes, foreground.points)
+        predicted = decode_boxes(foreground.rows[..., :4], foreground.points)
         overlap = paired_giou if self.iou_loss == "giou" else paired_iou
         iou = overlap(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(foreground.targets[..., 1:]))
         loss = 1 - iou if self.iou_loss == "giou" else 1 - iou**2
@@ -109,16 +113,42 @@ class _Foreground(NamedTuple):
 
     used: Tensor
     """(B, P) bool."""
-    raw_boxes: Tensor
-    """(B, P, 4) what the model says; zeros in places left over, as in `targets`."""
-    classes: Tensor
-    """(B, P, C) before sigmoid."""
+    point_index: Tensor
+    """(B, P) int64: which anchor points, all different."""
+    rows: Tensor
+    """(B, P, 5 + C) float32 raw outputs; zeros in places left over, as in `targets`."""
     points: AnchorPoints
     """Cells (B, P, 2) and strides (B, P, 1)."""
     targets: Tensor
-    """(B, P, 5) what it should say."""
+    """(B, P, 5) what the model should say."""
     iou: Tensor
     """(B, P) float32: IoU of the predicted box with it."""
+
+
+class _Selection(torch.autograd.Function):
+    """The raw numbers that the loss looks at, and the way back to the raw outputs for all of them.
+
+    Slices and gathers would each make a gradient as large as the outputs, nearly all of it zeros.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, objectness: Tensor, index: Tensor, rows: Tensor, *levels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The levels' (B, A) `objectness` and, at (B, P) `index`, their (B, P, 5 + C) `rows`."""
+        ctx.save_for_backward(index)
+        ctx.level_sizes = [level.shape[1] for level in levels]
+        ctx.dtype = levels[0].dtype
+        return objectness.clone(), rows.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        of_objectness, of_rows = (gradient.to(ctx.dtype) for gradient in gradients)
+        (index,) = ctx.saved_tensors
+        flat = of_rows.new_zeros(*of_objectness.shape, of_rows.shape[-1])
+        put_points(flat, index, of_rows)
+        flat[..., 4] = of_objectness
+        return None, None, None, *flat.split_with_sizes(ctx.level_sizes, dim=1)
 
 
 def check_targets(targets: Tensor, num_classes: int) -> None:
@@ -151,26 +181,57 @@ def check_targets(targets: Tensor, num_classes: int) -> None:
         )
 
 
-def _foreground(
-    raw_boxes: Tensor, classes: Tensor, points: AnchorPoints, match: Assignment, most: int
+def _find_foreground(
+    levels: Sequence[Tensor],
+    points: AnchorPoints,
+    usable: Tensor,
+    targets: Tensor,
+    rule: AssignmentRule,
 ) -> _Foreground:
-    """The foreground, of which there are at most `most` points in an image."""
-    index, used = compact(match.foreground, most)
+    sizes = [level.shape[1] for level in levels]
+    candidates = find_candidates(usable, points, targets, rule, sizes)
+    # The rest of the outputs, nearly all of it about the classes of background, is not read.
+    taken = [take_points(*pair) for pair in zip(levels, candidates.by_level, strict=True)]
+    rows = torch.cat((*taken, torch.zeros_like(taken[0][:, :1])), dim=1).float()
+    boxes, objectness, classes = rows[:, :-1].split_with_sizes((4, 1, rows.shape[-1] - 5), dim=-1)
+    at_candidates = points.at(candidates.point_index)
+    match = match_candidates(
+        decode_boxes(boxes, at_candidates),
+        objectness.squeeze(-1),
+        classes,
+        at_candidates,
+        candidates.used,
+        targets,
+        rule,
+    )
+
+    num_candidates = candidates.point_index.shape[1]
+    most = min(MOST_POINTS_PER_TARGET * targets.shape[1], num_candidates)
+    place, used = compact(match.foreground, most)
+    index = candidates.point_index.gather(1, place)
+    of_place = take_points(targets, match.target_index.gather(1, place))
     return _Foreground(
         used=used,
+        point_index=index,
         # Zeros before exp(), where an overflow times a gradient of 0 would be NaN.
-        raw_boxes=take_points(raw_boxes, index).where(used[..., None], 0),
-        classes=take_points(classes, index),
-        points=AnchorPoints(points.cells[index], points.strides[index]),
-        targets=take_points(match.targets, index).where(used[..., None], 0),
-        iou=match.iou.gather(1, index),
+        rows=take_points(rows, place.where(used, num_candidates)),
+        points=points.at(index),
+        targets=of_place.where(used[..., None], 0),
+        iou=match.iou.gather(1, place),
     )
 
 
+def _objectness_loss(objectness: Tensor, foreground: _Foreground) -> Tensor:
+    background = torch.zeros_like(objectness)
+    is_foreground = background.scatter(1, foreground.point_index, foreground.used.float())
+    return _cross_entropy(objectness, is_foreground).sum()
+
+
 def _class_loss(foreground: _Foreground) -> Tensor:
-    class_ids = torch.arange(foreground.classes.shape[-1], device=foreground.classes.device)
+    classes = foreground.rows[..., 5:]
+    class_ids = torch.arange(classes.shape[-1], device=classes.device)
     one_hot = class_ids == foreground.targets[..., :1]  # (B, P, C)
-    loss = _cross_entropy(foreground.classes, one_hot * foreground.iou[..., None])
+    loss = _cross_entropy(classes, one_hot * foreground.iou[..., None])
     return _sum(loss.sum(dim=-1), foreground)
 
 
@@ -179,7 +240,7 @@ def _l1_loss(foreground: _Foreground) -> Tensor:
     cells, strides = foreground.points
     centre = foreground.targets[..., 1:3] / strides - cells
     size = (foreground.targets[..., 3:] / strides + 1e-8).log()
-    distance = (foreground.raw_boxes - torch.cat((centre, size), dim=-1)).abs()
+    distance = (foreground.rows[..., :4] - torch.cat((centre, size), dim=-1)).abs()
     return _sum(distance.sum(dim=-1), foreground)
 
 

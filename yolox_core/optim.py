@@ -1,6 +1,7 @@
 """Optimizers, learning rates of both references, and the moving average of the weights."""
 
 import copy
+import itertools
 import math
 from typing import Any, Literal
 
@@ -111,6 +112,7 @@ class ModelEMA:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         """The averaged copy, in eval mode."""
         self.num_updates = 0
+        self._averages = _float_tensors(self.model)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -118,7 +120,7 @@ class ModelEMA:
         self.num_updates += 1
         weight = 1 - ema_decay(self.num_updates)
         # One launch for all tensors, where a loop would take hundreds.
-        torch._foreach_lerp_(_float_tensors(self.model), _float_tensors(model), weight)
+        torch._foreach_lerp_(self._averages, _float_tensors(model), weight)
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to continue as if never stopped."""
@@ -137,4 +139,6 @@ def ema_decay(num_updates: int) -> float:
 
 def _float_tensors(model: nn.Module) -> list[Tensor]:
     """All but BatchNorm's step counters, which have no average."""
-    return [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
+    # Not state_dict(), which takes longer than the averaging.
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return [tensor for tensor in tensors if tensor.is_floating_point()]

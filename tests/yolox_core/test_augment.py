@@ -123,6 +123,15 @@ def test_the_same_generator_state_gives_the_same_batch() -> None:
     assert not first[0].equal(other[0])
 
 
+def test_canvases_may_be_given_in_parts() -> None:
+    images, content, targets = pool()
+    whole = augment_batch(images, content, targets, 4, OFTEN, generator(3), combine=True)
+    parts = images.split((5, 3, 2))  # type: ignore[no-untyped-call]
+    apart = augment_batch(parts, content, targets, 4, OFTEN, generator(3), combine=True)
+    assert apart[0].equal(whole[0])
+    assert apart[1].equal(whole[1])
+
+
 def test_a_batch_leaves_what_it_is_made_of_alone() -> None:
     given, expected = pool(), pool()
     augment_batch(*given, 6, OFTEN, generator(), combine=True)

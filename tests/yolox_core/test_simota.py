@@ -20,6 +20,7 @@ from yolox_core import (
     simota_assign,
 )
 from yolox_core.anchors import flatten_levels
+from yolox_core.simota import find_candidates, is_finite, put_points, take_points
 
 RULES = {"official": OFFICIAL_RULE, "seed": SEED_RULE}
 CASES = ["s128_nc1_single", "s128_nc3", "s128_nc3_empty", "s416_nc3"]
@@ -255,6 +256,37 @@ def test_half_precision_predictions_are_matched_in_float32() -> None:
     found = simota_assign(*half, targets, SEED_RULE)
     assert found.iou.dtype == torch.float32
     assert rows_of(found, 1) == rows_of(simota_assign(*wide, targets, SEED_RULE), 1)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_candidates_are_the_same_level_by_level_and_all_at_once(rule: AssignmentRule) -> None:
+    p, targets = random_predictions(batch=3), random_targets(0, 2, 20)
+    usable = torch.rand(3, NUM_POINTS) < 0.9
+    together = find_candidates(usable, p.points, targets, rule, [NUM_POINTS])
+    sizes = [16 * 16, 8 * 8, 4 * 4]
+    apart = find_candidates(usable, p.points, targets, rule, sizes)
+    for image in range(3):
+        expected = together.point_index[image, together.used[image]]
+        assert apart.point_index[image, apart.used[image]].equal(expected)
+        assert usable[image, expected].all()
+    shifted = [first + index for first, index in zip((0, 256, 320), apart.by_level, strict=True)]
+    assert torch.cat(shifted, dim=1).equal(apart.point_index)
+    assert all(len(set(row)) == len(row) for row in apart.point_index.tolist())
+
+
+def test_a_box_with_one_number_that_is_not_finite_is_not_finite() -> None:
+    boxes = torch.zeros(2, 6, 4)
+    boxes[1, range(4), range(4)] = torch.tensor([torch.nan, torch.inf, -torch.inf, torch.nan])
+    boxes[1, 4] = torch.finfo(torch.float32).max
+    assert is_finite(boxes).tolist() == [[True] * 6, [False] * 4 + [True] * 2]
+
+
+def test_points_that_are_put_are_those_that_are_taken() -> None:
+    values, rows = torch.zeros(2, 5, 3), torch.rand(2, 2, 3)
+    index = torch.tensor([[4, 0], [1, 2]])
+    put_points(values, index, rows)
+    assert take_points(values, index).equal(rows)
+    assert values.count_nonzero() == rows.count_nonzero()
 
 
 def test_assignment_never_looks_at_a_value() -> None:

@@ -4,7 +4,7 @@ All of it is tiny and on the CPU, so that a GPU's run sees the same numbers and 
 for. S = mosaics. Matrices are 2x3 and act on positions, where the first pixel reaches from 0 to 1.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,6 +44,15 @@ class Placements:
     """(S,) bool: it is mirrored."""
     mixup_crops: Tensor
     """(S, 2) in [0, 1): the share of what is too wide and too high that is cut left and above."""
+
+    def renumbered(self) -> tuple[Tensor, "Placements"]:
+        """Which canvases are used, (U,) int64, rising, and the placements with indices into these.
+
+        Most of a large reservoir is not.
+        """
+        wanted = torch.cat((self.tiles, self.mixup_sources[:, None]), dim=1)
+        used, index = torch.unique(wanted, return_inverse=True)
+        return used, replace(self, tiles=index[:, :4], mixup_sources=index[:, 4])
 
 
 def draw_placements(

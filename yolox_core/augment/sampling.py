@@ -5,7 +5,6 @@ the tile, and the place on that. A mixup is looked up as a mosaic of one tile. S
 canvases, R = rows of pixels. Positions are in pixels, the first from 0 to 1.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -23,7 +22,7 @@ from yolox_core.augment.placement import (
 )
 from yolox_core.augment.upload import upload
 
-BANDS = 8
+BANDS = 16
 """A few rows of all images are worked on at a time: what is in between then stays in the cache."""
 
 
@@ -44,7 +43,7 @@ def sample_mosaics(
     """What four tiles look like once put together, turned, resized, sheared and moved.
 
     Args:
-        canvases: (N, H, W, 3) uint8.
+        canvases: (N, H, W, 3) uint8; all of them become float32, see `Placements.renumbered`.
         content: (N, 4) xyxy rectangles of their photos, on the CPU.
         placements: of S mosaics; those that `is_mixed` are blended half and half with their
             source, which is black where its canvas ends.
@@ -55,10 +54,8 @@ def sample_mosaics(
     """
     device = canvases.device
     height, width = canvases.shape[1:3]
-    # Most of a large reservoir is not looked at: only what is, becomes float32.
-    used, placements = _renumbered(placements)
-    pixels = canvases.index_select(0, upload(used, device)).float()
-    mosaics = _mosaic_tiling(placements, content[used], (height, width))
+    pixels = canvases.float()
+    mosaics = _mosaic_tiling(placements, content, (height, width))
     mosaics = _Tiling(*(upload(tensor, device) for tensor in mosaics))
     mixed = placements.is_mixed.nonzero().squeeze(1)
     mixups = _mixup_tiling(placements, (height, width))
@@ -70,15 +67,10 @@ def sample_mosaics(
     for band, y in zip(out.chunk(BANDS, dim=1), rows.chunk(BANDS), strict=True):
         seen = _sample(pixels, mosaics, y, padding)
         blended = (seen.index_select(0, mixed) + _sample(pixels, mixups, y, 0)) / 2
-        band.copy_(seen.index_copy_(0, mixed, blended).round_().permute(0, 2, 3, 1))
+        seen = seen.index_copy_(0, mixed, blended).round_()
+        for channel, values in enumerate(seen.unbind(dim=1)):
+            band[..., channel] = values
     return out
-
-
-def _renumbered(placements: Placements) -> tuple[Tensor, Placements]:
-    """The canvases that are used, (U,) int64, and the placements with indices into those."""
-    wanted = torch.cat((placements.tiles, placements.mixup_sources[:, None]), dim=1)
-    used, index = torch.unique(wanted, return_inverse=True)
-    return used, replace(placements, tiles=index[:, :4], mixup_sources=index[:, 4])
 
 
 def _mosaic_tiling(placements: Placements, content: Tensor, size: tuple[int, int]) -> _Tiling:
@@ -124,16 +116,14 @@ def _sample(canvases: Tensor, tiling: _Tiling, rows: Tensor, padding: int) -> Te
     # Not a matrix product: in TensorFloat-32 it would be whole pixels off.
     from_centre = by_x * columns + (by_y * rows[:, None] + offset)  # (S, 2, R, W)
 
-    is_beyond = from_centre >= 0
-    tile = is_beyond[:, :1] + 2 * is_beyond[:, 1:]  # (S, 1, R, W)
-    first = torch.arange(0, tiling.extents.numel(), 4, device=device)
-    entry = tile + first.view(-1, 2, 1, 1)  # (S, 2, R, W) of the tables
-    extent = tiling.extents.take(entry)
+    # 1 or 0 in float32, here and below: a CPU takes many times as long for bool and where().
+    is_beyond = from_centre.clone().ge_(0)
+    extent = _of_tile(tiling.extents, is_beyond)
     distance = from_centre.abs()
-    inside = distance < extent
+    is_outside = distance.clone().ge_(extent).amax(dim=1, keepdim=True)  # (S, 1, R, W)
     # Nearer to its edge than half a pixel, a tile would take in what is beside it.
-    distance = distance.clamp(min=0.5).minimum(extent - 0.5)
-    position = tiling.corners.take(entry) + distance.copysign(from_centre)
+    distance = torch.minimum(distance.clamp_(min=0.5), extent.sub_(0.5))
+    position = _of_tile(tiling.corners, is_beyond).add_(distance.copysign_(from_centre))
 
     column = canvases.view(1, num_canvases * height, width, 3).permute(0, 3, 1, 2)
     # grid_sample counts from -1 to 1.
@@ -143,4 +133,20 @@ def _sample(canvases: Tensor, tiling: _Tiling, rows: Tensor, padding: int) -> Te
     # The same column for all images: grid_sample does not copy it.
     column = column.expand(len(grid), -1, -1, -1)
     sampled = functional.grid_sample(column, grid, padding_mode="border", align_corners=False)
-    return sampled.where(inside.all(dim=1, keepdim=True), padding)
+    return sampled.mul_(1 - is_outside).add_(padding * is_outside)
+
+
+def _of_tile(table: Tensor, is_beyond: Tensor) -> Tensor:
+    """(S, 2, R, W): for each pixel the (S, 2, 4) table's entry of the tile that it lies in.
+
+    Args:
+        table: for each image, in x and in y, the numbers of its four tiles.
+        is_beyond: (S, 2, R, W) float32: 1 right of the centre, and 1 below it; else 0.
+    """
+    is_right, is_below = is_beyond.split_with_sizes((1, 1), dim=1)
+    top_left, top_right, bottom_left, bottom_right = table[..., None, None].unbind(dim=2)
+    # The numbers are whole or halves: these sums are exact.
+    change = is_right * (bottom_right - bottom_left - top_right + top_left)
+    change += bottom_left - top_left
+    change *= is_below
+    return change.add_(is_right * (top_right - top_left)).add_(top_left)
