@@ -74,13 +74,18 @@ def watched_call(
     """
     context = multiprocessing.get_context("spawn")
     samples = []
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, context, _say_on_stderr) as pool:
         pid = pool.submit(os.getpid).result()
         call = pool.submit(function, *args, **kwargs)
         while not call.done():
             samples.append(sample(pid))
             wait([call], timeout=every_s)
         return call.result(), samples
+
+
+def _say_on_stderr() -> None:
+    """What Ray prints must not come between the lines of a report."""
+    os.dup2(2, 1)
 
 
 def sample(driver: int) -> Sample:
