@@ -21,6 +21,10 @@ class Activity:
     def begin(self, stage: str, part: int, process: str) -> None:
         self._in_hand[stage, part] = (self._sign(), process)
 
+    def go_on(self) -> None:
+        """A part that is in hand has come further."""
+        self._sign()
+
     def end(self, stage: str, part: int) -> None:
         self._in_hand.pop((stage, part), None)
         _, count = self._finished.get(stage, (0.0, 0))

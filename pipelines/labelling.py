@@ -84,8 +84,9 @@ class LabellingConfig:
     """Detectors that run side by side. Without it: one per GPU, or one per core."""
     gpus_per_actor: float | None = None
     """Without it: 1 where Ray has GPUs, else 0."""
-    images_per_part: int = 256
-    """Images in one file of the tables; what a crash can cost at most, per writer."""
+    images_per_part: int = 1024
+    """Images in one file of the tables, fewer where they are large: what a crash can cost at most,
+    per writer."""
     max_pixels: int = 100_000_000
     """Larger images are refused from their header."""
     max_image_bytes: int = 256 * 1024 * 1024

@@ -71,14 +71,12 @@ def read_ledger(folders: RunFolders, listed: Ledger) -> Ledger:
     """
     with duckdb.connect() as connection:
         connection.register("images", folders.images.dataset(folders.images.list(), IMAGES))
-        kinds = connection.sql(
-            "SELECT error_kind::VARCHAR, count(*) FROM images WHERE status = 'failed' "
-            "GROUP BY ALL ORDER BY ALL"
-        ).fetchall()
+        # One query: it opens every file of the run.
         counts = connection.sql(
-            "SELECT count(*) FILTER (status = 'labelled'),"
-            " count(*) FILTER (status = 'labelled' AND num_detections = 0),"
-            " coalesce(sum(num_detections), 0)::BIGINT FROM images"
+            "SELECT error_kind::VARCHAR, count(*), count(*) FILTER (num_detections = 0),"
+            " sum(num_detections)::BIGINT FROM images GROUP BY ALL ORDER BY ALL"
         ).fetchall()
-    [(labelled, empty, detections)] = counts
-    return Ledger(listed.listed, labelled, empty, dict(kinds), detections, listed.skipped)
+    by_kind = {kind: (images, empty, boxes) for kind, images, empty, boxes in counts}
+    labelled, empty, detections = by_kind.pop(None, (0, 0, 0))
+    failed_by_kind = {kind: images for kind, (images, _, _) in by_kind.items()}
+    return Ledger(listed.listed, labelled, empty, failed_by_kind, detections, listed.skipped)

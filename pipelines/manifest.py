@@ -26,6 +26,8 @@ from pipelines.storage import Folder
 PARTS_PER_FILE = 64
 MAX_PART_BYTES = 128 * 1024 * 1024
 """Images of one part together, as listed: a part has to fit into memory several times."""
+UNLISTED_BYTES = 512 * 1024
+"""What an image is taken to weigh that was listed without its size."""
 
 _FEWEST_PARTS = 16
 _FEWEST_IMAGES = 8
@@ -135,8 +137,7 @@ def _cut(tables: Iterator[pa.Table], images_per_part: int) -> Iterator[pa.Table]
 def _slices(table: pa.Table, images_per_part: int) -> Iterator[pa.Table]:
     """At least one; the last may have room left."""
     start = weight = 0
-    for row, size in enumerate(table["size_bytes"].to_pylist()):
-        size = size or 0
+    for row, size in enumerate(pc.fill_null(table["size_bytes"], UNLISTED_BYTES).to_pylist()):
         if row > start and (row - start == images_per_part or weight + size > MAX_PART_BYTES):
             yield table.slice(start, row - start)
             start, weight = row, 0

@@ -18,6 +18,9 @@ from pipelines.storage import Folder, RunFolders
 
 STAGES = ("fetch", "detect", "write")
 
+IMAGES_AT_ONCE = 256
+"""That a detector is asked about: it may decode them all before it looks at the first."""
+
 Fetch = Callable[[pa.Table], pa.Table]
 """From (part, part_rows, image_uri, etag, size_bytes) to schema.FETCHED."""
 
@@ -42,8 +45,13 @@ class DetectStage:
         self._activity = activity
 
     def __call__(self, fetched: pa.Table) -> pa.Table:
+        detected = []
         with in_hand(self._activity, "detect", fetched["part"][0].as_py()):
-            return detect_block(self._detector, fetched)
+            for start in range(0, len(fetched), IMAGES_AT_ONCE):
+                images = fetched.slice(start, IMAGES_AT_ONCE)
+                detected.append(detect_block(self._detector, images))
+                self._activity.go_on.remote()
+        return pa.concat_tables(detected).unify_dictionaries()
 
 
 def write_stage(detected: pa.Table, folders: RunFolders, activity: Any) -> pa.Table:

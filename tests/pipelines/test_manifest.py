@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(str(tmp_path / "manifest"))
 
 
-def _listing(uris: list[str], size_bytes: int = 5, may_repeat: bool = False) -> Listing:
+def _listing(uris: list[str], size_bytes: int | None = 5, may_repeat: bool = False) -> Listing:
     rows = [{"image_uri": uri, "etag": f"of {uri}", "size_bytes": size_bytes} for uri in uris]
     tables = [pa.Table.from_pylist(rows[i : i + 7], LISTED) for i in range(0, len(rows), 7)]
     return Listing(iter(tables), may_repeat)
@@ -61,6 +61,11 @@ def test_a_part_of_large_images_has_fewer(folder: Folder) -> None:
     summary = write_manifest(_listing(_numbers(400), size), folder, images_per_part=20)
     assert summary.parts == 134  # three in each
     assert _parts(folder, 134)[:2] == [_numbers(6)[:3], _numbers(6)[3:]]
+
+
+def test_a_size_that_was_not_listed_is_taken_for_that_of_a_photo(folder: Folder) -> None:
+    summary = write_manifest(_listing(_numbers(5000), None), folder, images_per_part=300)
+    assert summary.parts == 20  # of 256: 128 MiB in pieces of 512 KiB
 
 
 def test_an_image_larger_than_a_part_is_a_part(folder: Folder) -> None:
