@@ -87,7 +87,7 @@ def _loops(
             "official",
             max_cache_bytes=max_cache_bytes,
             threads=threads,
-            pin_memory=device.type == "cuda",
+            for_gpu=device.type == "cuda",
         )
         model = build_model(recipe.preset, len(CLASS_NAMES))
         steps = steps_per_epoch(num_images, recipe.batch_size)

@@ -3,8 +3,8 @@
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -159,9 +159,9 @@ class BatchLoader:
         *,
         max_cache_bytes: int,
         threads: int,
-        pin_memory: bool = False,
+        for_gpu: bool = False,
     ) -> None:
-        """`pin_memory` is for batches that go to a GPU: it can then copy beside its work."""
+        """`for_gpu`: batches are made, and copied to it from pinned memory, while it works."""
         self.broken: dict[str, ImageError] = {}
         """Images met so far that cannot be used, by their URI."""
         self.stage_seconds = {"fetching": 0.0, "decoding": 0.0}
@@ -173,22 +173,34 @@ class BatchLoader:
         # Images are spread over the pool's threads; OpenCV's own would take the model's cores.
         cv2.setNumThreads(1)
         self._pool = ThreadPoolExecutor(threads)
-        self._pin_memory = pin_memory
+        self._for_gpu = for_gpu
         self._cache: dict[int, _Example] = {}
         # All canvases have one size; targets are small beside them.
         self._max_cached = max_cache_bytes // (3 * math.prod(input_size))
 
     def iterate(self, rows_of_batches: NDArray[np.int64]) -> Iterator[Batch]:
-        """The batches in their order; the next ones are loaded while the model is busy."""
+        """The batches in their order; the next ones are fetched while the model is busy.
+
+        They are decoded meanwhile too where the model is on a GPU. On a CPU that takes longer than
+        to decode with all threads in between: threads of a model wait for the one that shares its
+        core.
+        """
         # Two at a time, so that one is fetched while another is decoded.
         with ThreadPoolExecutor(2) as ahead:
-            pending: deque[Future[Batch]] = deque()
+
+            def begin(rows: list[int]) -> Callable[[], Batch]:
+                if self._for_gpu:
+                    return ahead.submit(self.load, rows).result
+                bodies = ahead.submit(self._fetch, rows)
+                return lambda: self._make(rows, bodies.result())
+
+            pending: deque[Callable[[], Batch]] = deque()
             for rows in rows_of_batches:
-                pending.append(ahead.submit(self.load, rows.tolist()))
+                pending.append(begin(rows.tolist()))
                 if len(pending) > BATCHES_AHEAD:
-                    yield pending.popleft().result()
+                    yield pending.popleft()()
             while pending:
-                yield pending.popleft().result()
+                yield pending.popleft()()
 
     def load(self, rows: Sequence[int]) -> Batch:
         """One batch, in the order of the rows.
@@ -199,10 +211,24 @@ class BatchLoader:
         Raises:
             RuntimeError: none of the images can be used.
         """
-        cached = {row: self._cache[row] for row in rows if row in self._cache}
-        unusable = {row for row in rows if self._uris[row] in self.broken}
-        missing = [row for row in dict.fromkeys(rows) if row not in cached.keys() | unusable]
-        examples = cached | self._fetch(missing)
+        return self._make(rows, self._fetch(rows))
+
+    def _fetch(self, rows: Sequence[int]) -> dict[int, bytes | ImageError]:
+        """The files of those rows that are neither cached nor known to be broken, by row."""
+        missing = [
+            row
+            for row in dict.fromkeys(rows)
+            if row not in self._cache and self._uris[row] not in self.broken
+        ]
+        with self._measured("fetching"):
+            bodies = fetch_images([ImageRef(self._uris[row]) for row in missing], MAX_IMAGE_BYTES)
+        return dict(zip(missing, bodies, strict=True))
+
+    def _make(self, rows: Sequence[int], bodies: Mapping[int, bytes | ImageError]) -> Batch:
+        """The batch of these rows, of which `bodies` has the files that were missing."""
+        with self._measured("decoding"):
+            decoded = self._decode(list(bodies), list(bodies.values()))
+        examples = {row: self._cache[row] for row in rows if row in self._cache} | decoded
         good = [examples[row] for row in rows if row in examples]
         if not good:
             uri = self._uris[rows[0]]
@@ -211,13 +237,7 @@ class BatchLoader:
                 f"{self.broken[uri]}"
             )
         batch = _collate([good[index % len(good)] for index in range(len(rows))])
-        return replace(batch, canvases=batch.canvases.pin_memory()) if self._pin_memory else batch
-
-    def _fetch(self, rows: Sequence[int]) -> dict[int, _Example]:
-        with self._measured("fetching"):
-            bodies = fetch_images([ImageRef(self._uris[row]) for row in rows], MAX_IMAGE_BYTES)
-        with self._measured("decoding"):
-            return self._decode(rows, bodies)
+        return replace(batch, canvases=batch.canvases.pin_memory()) if self._for_gpu else batch
 
     def _decode(
         self, rows: Sequence[int], bodies: Sequence[bytes | ImageError]

@@ -89,7 +89,7 @@ class _Worker:
             preprocessing,
             max_cache_bytes=config.max_cache_bytes,
             threads=self._threads,
-            pin_memory=device.type == "cuda",
+            for_gpu=device.type == "cuda",
         )
         self._output = Folder(config.output)
         self._log = TrainingLog(self._output, config.epochs)
