@@ -15,6 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 from jobs.cli import exit_on_input_error, parse
+from pipelines import cluster
 from pipelines.errors import RunStoppedError, StalledError
 from pipelines.labelling import LabellingConfig, LabellingSummary, label_images
 
@@ -58,9 +59,8 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 
 def _leave(message: str, code: int) -> NoReturn:
-    """Say why, and end at once."""
     print(message, file=sys.stderr)
-    sys.exit(code)
+    cluster.leave(code)
 
 
 def report(summary: LabellingSummary) -> str:

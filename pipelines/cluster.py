@@ -3,8 +3,10 @@
 import logging
 import os
 import signal
+import sys
 import threading
 from dataclasses import dataclass
+from typing import NoReturn
 
 import ray
 import ray.data
@@ -25,6 +27,15 @@ def connect() -> None:
     if threading.current_thread() is threading.main_thread():
         # Ray puts its own in place, which ends the process without asking the job.
         signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def leave(exit_code: int) -> NoReturn:
+    """End this process amid a run, whose tasks end with it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    ray.shutdown()
+    # Not sys.exit(): a thread that still waits for results would meanwhile join Ray again.
+    os._exit(exit_code)
 
 
 def _start_or_join() -> None:

@@ -290,12 +290,18 @@ def _label(task: _Task) -> LabellingSummary:
         record, written = _run(task, plan)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
-        status = runs.STOPPED if stopped else runs.FAILED
-        with suppress(*storage.STORAGE_ERRORS):  # the disk may be full
-            runs.write_record(task.table, replace(record, status=status))
+        _write_ended(task, replace(record, status=runs.STOPPED if stopped else runs.FAILED))
         raise _explained(error) from error
+    task.lease.check()
     runs.write_record(task.table, record)
     return LabellingSummary(record, written)
+
+
+def _write_ended(task: _Task, record: RunRecord) -> None:
+    """Write down a bad end, if that can be: the disk may be full, the run may be another's."""
+    with suppress(RunStoppedError, *storage.STORAGE_ERRORS):
+        task.lease.check()
+        runs.write_record(task.table, record)
 
 
 def _run(task: _Task, plan: cluster.ActorPlan) -> tuple[RunRecord, int]:

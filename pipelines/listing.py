@@ -21,7 +21,6 @@ import pyarrow.fs as pafs
 
 from pipelines import storage
 from pipelines.errors import InputError
-from pipelines.images import ErrorKind
 from pipelines.query import Views
 from pipelines.schema import FAILED, LISTED
 from pipelines.storage import Folder
@@ -58,24 +57,13 @@ def list_source(source: str) -> Listing:
 def list_failed(views: Views, kinds: Collection[str]) -> Listing:
     """The failed images of the runs in `views`; of these kinds only, if any are given.
 
-    A changed image is listed without its ETag: it is taken as it is now.
+    They are listed without ETag and size, to be taken as they are now: they may have been mended.
     """
     chosen = pads.field("status") == FAILED
     if kinds:
         chosen &= pads.field("error_kind").cast(pa.string()).isin(list(kinds))
-    columns = {
-        "image_uri": pads.field("image_uri"),
-        "etag": pc.if_else(
-            pads.field("error_kind").cast(pa.string()) == ErrorKind.CHANGED.value,
-            pa.scalar(None, pa.string()),
-            pads.field("etag"),
-        ),
-        "size_bytes": pads.field("size_bytes"),
-        "last_modified": pa.scalar(None, LISTED.field("last_modified").type),
-    }
-    batches = views.images.to_batches(columns, filter=chosen, batch_size=ROWS_PER_TABLE)
-    tables = (pa.Table.from_batches([batch]).cast(LISTED) for batch in batches)
-    return Listing(tables, may_repeat=False)
+    batches = views.images.to_batches(["image_uri"], filter=chosen, batch_size=ROWS_PER_TABLE)
+    return Listing(_tables(row for batch in batches for row in batch.to_pylist()), may_repeat=False)
 
 
 def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:

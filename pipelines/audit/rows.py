@@ -176,7 +176,7 @@ _PER_IMAGE = [
     Promise(
         "a row has the listed etag",
         "another etag in images than in the manifest",
-        "num_rows IS NULL OR times_listed IS NULL OR etag IS NOT DISTINCT FROM listed_etag",
+        "num_rows IS NULL OR listed_etag IS NULL OR etag IS NOT DISTINCT FROM listed_etag",
     ),
     Promise(
         "num_detections is the number of boxes",

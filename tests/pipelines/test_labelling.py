@@ -13,7 +13,8 @@ from pipelines import runs
 from pipelines.annotations import read_coco
 from pipelines.errors import InputError
 from pipelines.evaluation import evaluate
-from pipelines.labelling import LabellingConfig, label_images
+from pipelines.labelling import LabellingConfig, LabellingSummary, label_images
+from pipelines.ledger import Ledger
 from pipelines.query import open_table, run_query
 from pipelines.storage import Folder
 
@@ -143,6 +144,62 @@ def test_the_official_nano_weights_reach_their_ap_through_the_tables(
     truth = read_coco(str(shared / "data/coco_val79/instances.json"), str(photos))
     detections = open_table(table).detections.to_table()
     assert evaluate(detections, truth).ap == pytest.approx(0.3116, abs=0.001)
+
+
+def _night(tmp_path: Path, **changes: object) -> LabellingSummary:
+    """A run of the stand-in over tmp_path/photos, whose files need not be images."""
+    (tmp_path / "weights.bin").write_bytes(b"the stand-in's")
+    given = {
+        "table": str(tmp_path / "table"),
+        "checkpoint": str(tmp_path / "weights.bin"),
+        "source": str(tmp_path / "photos"),
+        "detector": "tests.stand_in:StandIn",
+    }
+    return label_images(LabellingConfig(**given | changes))
+
+
+def test_an_incremental_run_labels_what_is_new_or_changed_and_latest_shows_all(
+    tmp_path, local_ray
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("old", "changed"):
+        (tmp_path / f"photos/{name}.jpg").write_bytes(b"image")
+    first = _night(tmp_path, run="first")
+    assert (first.ledger.listed, first.ledger.skipped) == (2, 0)
+
+    (tmp_path / "photos/changed.jpg").write_bytes(b"another image")
+    (tmp_path / "photos/new.jpg").write_bytes(b"image")
+    second = _night(tmp_path, run="second", incremental=True)
+    assert second.ledger == Ledger(3, 2, 0, {}, second.ledger.detections, skipped=1)
+    assert second.record.skipped_in == {"first": 1}
+    assert _night(tmp_path, run="third", incremental=True).record.skipped_in == {
+        "first": 1,
+        "second": 2,
+    }
+    other_settings = _night(tmp_path, run="other", incremental=True, nms_threshold=0.5)
+    assert other_settings.ledger.skipped == 0
+
+    views = open_table(str(tmp_path / "table"))
+    latest = run_query(views, "SELECT parse_filename(image_uri) AS f, run FROM latest ORDER BY f")
+    assert latest["run"].to_pylist() == ["other"] * 3
+
+
+def test_the_failed_images_of_a_run_are_tried_again_by_kind(tmp_path, local_ray) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("fine", "NAN", "CRASH"):
+        (tmp_path / f"photos/{name}.jpg").write_bytes(name.encode())
+    assert _night(tmp_path, run="first").ledger.failed_by_kind == {"crashed": 1, "not_finite": 1}
+    for name in ("NAN", "CRASH"):
+        (tmp_path / f"photos/{name}.jpg").write_bytes(b"image")  # as it should have been
+
+    again = {"source": "", "retry_failed": "first"}
+    one = _night(tmp_path, run="second", **again, retry_kinds=("crashed",))
+    assert (one.ledger.listed, one.ledger.labelled) == (1, 1)
+    both = _night(tmp_path, run="third", **again)
+    assert (both.ledger.listed, both.ledger.labelled) == (2, 2)
+    assert all(row["etag"] for row in _rows(str(tmp_path / "table"), "images"))
+    with pytest.raises(InputError, match="has no run 'fourth'"):
+        _night(tmp_path, source="", retry_failed="fourth")
 
 
 def _config(tmp_path: Path, weights: str, **changes: object) -> LabellingConfig:

@@ -35,7 +35,7 @@ def test_a_file_that_kills_the_detector_costs_one_row(job: Job) -> None:
 
 
 def test_a_run_that_hangs_says_what_each_stage_was_doing(job: Job) -> None:
-    job.source = _put("hang", {f"{n}.jpg": b"HANG" if n == 5 else b"image" for n in range(20)})
+    job.source = _put("hang", {f"{n}.jpg": b"HANG" if n == 15 else b"image" for n in range(10, 30)})
     job.flags = ["--stall_timeout=8"]
     process = job.start()
     assert process.wait() == 4, process.errors()
