@@ -42,6 +42,9 @@ FETCH_CPUS = 0.25
 WRITE_CPUS = 0.25
 """Both wait for the network most of the time."""
 
+ACTOR_STARTS_IN_VAIN = 3
+"""In a row: a node can go while a model is loaded, but a model that never loads is at fault."""
+
 FREE_RETRIES = 1000
 """So many requests may be repeated whatever the number of images."""
 
@@ -376,8 +379,9 @@ def _labelled_parts(task: _Task, plan: cluster.ActorPlan, activity: Any) -> Iter
     remaining = remaining_parts(folders, task.record.parts)
     if not remaining:
         return
-    # A block is a part, however large.
-    ray.data.DataContext.get_current().target_max_block_size = None
+    context = ray.data.DataContext.get_current()
+    context.target_max_block_size = None  # a block is a part, however large
+    context.max_consecutive_actor_init_deaths = ACTOR_STARTS_IN_VAIN
     settings = DetectorSettings(
         input_size=task.record.settings.input_size,
         score_threshold=config.score_threshold,

@@ -9,6 +9,7 @@ import boto3
 import pytest
 from ray.cluster_utils import Cluster
 
+from tests.conftest import ROOT
 from tests.reliability import harness
 from tests.reliability.harness import Files, Job
 
@@ -42,7 +43,9 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
 @pytest.fixture(scope="session")
 def ray_address(s3_endpoint: str) -> Iterator[str]:
     """A Ray that outlives its drivers, as the one that a job is submitted to."""
-    cluster = Cluster(initialize_head=True, head_node_args=node(num_cpus=3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))  # where the code is installed, whoever's job it is
+        cluster = Cluster(initialize_head=True, head_node_args=node(num_cpus=3))
     yield cluster.address
     cluster.shutdown()
 
