@@ -2,7 +2,7 @@
 
 python -m benchmarks.bench_memory --images 20000 > memory.json
 
-Generates some hundred JPEGs of 640 x 480 px with grain, 150 kB each, hard-linked under many names
+Generates some hundred JPEGs of 640 x 480 px with grain, 100 kB each, hard-linked under many names
 in a folder, and labels them with the demo's checkpoint at a small input size: fetching, decoding,
 the model, NMS and writing are what jobs.label does. Prints JSON: the peaks by role, and for what
 came after the warm-up the slope of memory over images done, with its standard error.
@@ -32,6 +32,8 @@ from pipelines.storage import Folder
 GOALS = {"slope_within_standard_errors_of_0": 2}
 CHECKPOINT = Path(__file__).parent.parent / "assets/shapes/shapes_nano.pth"
 SAMPLE_EVERY_S = 1.0
+LAST = 0.85
+"""Share of the images after which actors begin to find nothing more to do, and end."""
 WINDOWS = 10
 """That the slope is fitted to the means of: samples a second apart are not independent."""
 
@@ -59,7 +61,7 @@ def main() -> None:
         "samples": len(samples),
         "peak_mb": peak_mb(samples),
         "object_store_mb": round(max(each.object_store_mb for each in samples), 1),
-        "slopes": slopes(samples, done, args.warm_up * args.images, args.images),
+        "slopes": slopes(samples, done, args.warm_up * args.images, LAST * args.images),
     }
     print(json.dumps(report, indent=2))
 
@@ -119,7 +121,7 @@ def slopes(
         samples: S of them.
         done: (S,) images done by then.
         first: images of the warm-up, which do not count.
-        last: images at which the processes begin to end.
+        last: images from which on samples do not count either.
     """
     kept = np.flatnonzero((done >= first) & (done < last))
     held = [samples[index] for index in kept.tolist()]

@@ -29,6 +29,8 @@ ROWS_PER_TABLE = 16_384
 """Rows that are held at a time, however long the listing is."""
 
 _MANIFEST_SUFFIXES = (".parquet", ".csv")
+_PARQUET = pads.ParquetFileFormat(pre_buffer=False)
+"""Else the whole file would be read before its first row."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,10 @@ def _rows_of_manifest(uri: str) -> Iterator[pa.Table]:
                 "a manifest needs a column image_uri"
             )
         columns = [name for name in LISTED.names if name in dataset.schema.names]
-        for batch in dataset.to_batches(columns=columns, batch_size=ROWS_PER_TABLE):
+        # With threads, Arrow reads on while nobody takes the rows: 200 MB of a manifest of 3 M.
+        for batch in dataset.to_batches(
+            columns=columns, batch_size=ROWS_PER_TABLE, batch_readahead=1, use_threads=False
+        ):
             yield _listed(uri, pa.Table.from_batches([batch]))
     except FileNotFoundError as error:
         raise InputError(f"source={uri!r} cannot be read: there is no such file") from error
@@ -157,7 +162,7 @@ def _open_manifest(uri: str, filesystem: pafs.FileSystem) -> pads.Dataset:
     return pads.dataset(
         uri.removeprefix(storage.S3_SCHEME),
         filesystem=filesystem,
-        format="parquet" if is_parquet else pads.CsvFileFormat(convert_options=as_text),
+        format=_PARQUET if is_parquet else pads.CsvFileFormat(convert_options=as_text),
     )
 
 
