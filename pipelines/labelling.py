@@ -8,6 +8,7 @@ would drop its whole block: a failure is a row that the later stages pass on.
 """
 
 import hashlib
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from functools import partial
 from typing import Any
 
 import ray
+import ray.exceptions
 
 from pipelines import cluster, runs, storage
 from pipelines.activity import start_activity
@@ -363,12 +365,12 @@ def _check_retries(config: LabellingConfig, retries: int, images: int) -> None:
 
 
 def _explained(error: BaseException) -> BaseException:
-    """What to raise for an error of a stage, which Ray wraps: the storage's become one sentence."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, (RunStoppedError, KeyboardInterrupt)):
-        if isinstance(cause, storage.STORAGE_ERRORS):
-            return RunStoppedError(f"the table cannot be read or written: {cause}")
-        cause = cause.__cause__
+    """What to raise for an error of the run: the storage's become one sentence."""
+    if isinstance(error, storage.STORAGE_ERRORS):
+        return RunStoppedError(f"the table cannot be read or written: {error}")
+    told = re.search(rf"{RunStoppedError.__name__}: (.+)", str(error))
+    if isinstance(error, ray.exceptions.RayTaskError) and told:
+        return RunStoppedError(told[1])
     return error
 
 

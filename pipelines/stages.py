@@ -3,7 +3,8 @@
 No torch in here: the detector has a process of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -11,10 +12,11 @@ import pyarrow as pa
 from pipelines.activity import in_hand
 from pipelines.detected import detect_block
 from pipelines.detection import DetectorSettings
+from pipelines.errors import RunStoppedError
 from pipelines.isolation import IsolatedDetector
 from pipelines.manifest import read_part
 from pipelines.parts import write_part
-from pipelines.storage import Folder, RunFolders
+from pipelines.storage import STORAGE_ERRORS, Folder, RunFolders
 
 STAGES = ("fetch", "detect", "write")
 
@@ -29,7 +31,8 @@ def fetch_stage(parts: pa.Table, manifest: Folder, fetch: Fetch, activity: Any) 
     """From the number of one part to schema.FETCHED."""
     [part] = parts["part"].to_pylist()
     with in_hand(activity, "fetch", part):
-        listed = read_part(manifest, part)
+        with _storage_errors_told():
+            listed = read_part(manifest, part)
         rows = pa.array([len(listed)] * len(listed), pa.int32())
         return fetch(listed.append_column("part_rows", rows))
 
@@ -56,5 +59,14 @@ class DetectStage:
 
 def write_stage(detected: pa.Table, folders: RunFolders, activity: Any) -> pa.Table:
     """From schema.DETECTED to two files and the one row that parts.Part reads."""
-    with in_hand(activity, "write", detected["part"][0].as_py()):
+    with in_hand(activity, "write", detected["part"][0].as_py()), _storage_errors_told():
         return write_part(detected, folders)
+
+
+@contextmanager
+def _storage_errors_told() -> Iterator[None]:
+    """Make the storage's errors a sentence: of an error's cause, Ray gives the driver the text."""
+    try:
+        yield
+    except STORAGE_ERRORS as error:
+        raise RunStoppedError(f"the table cannot be read or written: {error}") from error

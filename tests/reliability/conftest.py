@@ -28,8 +28,10 @@ def pytest_report_header() -> str:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test with the argument `chance` is run at two random moments, with -m soak at twenty."""
     if "chance" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("moments")
+        in_short = marker.args[0] if marker else _MOMENTS_IN_SHORT
         moments = [
-            pytest.param(number, marks=[pytest.mark.soak] if number >= _MOMENTS_IN_SHORT else [])
+            pytest.param(number, marks=[pytest.mark.soak] if number >= in_short else [])
             for number in range(_MOMENTS_IN_SOAK)
         ]
         metafunc.parametrize("chance", moments, indirect=True)

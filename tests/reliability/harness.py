@@ -23,7 +23,7 @@ import duckdb
 from tests.conftest import ROOT
 
 RUN = "night"
-NUM_PARTS = 40
+NUM_PARTS = 30
 IMAGES_PER_PART = 15
 NUM_IMAGES = NUM_PARTS * IMAGES_PER_PART
 FLAGS = (
