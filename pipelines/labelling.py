@@ -47,7 +47,7 @@ WRITE_CPUS = 0.25
 ACTOR_STARTS_IN_VAIN = 3
 """In a row: a node can go while a model is loaded, but a model that never loads is at fault."""
 
-FREE_RETRIES = 1000
+FREE_RETRIES = 100
 """So many requests may be repeated whatever the number of images."""
 
 
