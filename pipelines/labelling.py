@@ -338,7 +338,7 @@ def _run(task: _Task, plan: cluster.ActorPlan) -> tuple[RunRecord, int]:
         finished_at=runs.now(),
         ledger=ledger,
         stage_seconds=dict(stage_seconds),
-        retries=record.retries + retries,
+        retries=retries,
         elapsed_seconds=record.elapsed_seconds + time.monotonic() - started,
     )
     return record, ledger.done - before.done
