@@ -88,7 +88,7 @@ ROWS: list[tuple[str, Change, set[str]]] = [
         {COUNTS},
     ),
     ("a row has the listed etag", lambda night: night.manifest[8].update(etag="other"), set()),
-    ("a row has the listed etag", lambda night: night.manifest[8].update(etag=None), set()),
+    ("a row has the listed etag", lambda night: image(night, 8).update(etag=None), set()),
     (
         "a row lies in the part that the manifest names",
         lambda night: night.manifest[8].update(part=0),

@@ -25,7 +25,7 @@ def test_without_a_terminal_progress_is_a_json_line_a_minute_with_an_eta(clock, 
     # 40 images were done by this attempt in 80 s and 40 are left: as long again.
     assert json.loads(capsys.readouterr().err) == {
         "done": 60,
-        "listed": 100,
+        "to_do": 100,
         "failed": 4,
         "images_per_second": 0.5,
         "eta_seconds": 80,
