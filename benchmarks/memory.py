@@ -91,7 +91,7 @@ def _say_on_stderr() -> None:
 def sample(driver: int) -> Sample:
     """A process and its descendants now."""
     processes, object_store_mb = {}, 0.0
-    for pid in _descendants(driver):
+    for pid in descendants(driver):
         with suppress(OSError):  # it may have ended meanwhile
             role = DRIVER if pid == driver else _role(pid)
             processes[pid] = Process(role, _own_mb(pid), _cpu_s(pid))
@@ -136,7 +136,7 @@ def cpu_s(samples: Sequence[Sample], first: float = -inf, last: float = inf) -> 
     return {role: round(value, 2) for role, value in sorted(seconds.items())}
 
 
-def _descendants(root: int) -> Iterator[int]:
+def descendants(root: int) -> Iterator[int]:
     """The process and all that it started, however indirectly, as far as their parents live."""
     children = defaultdict(list)
     for folder in Path("/proc").glob("[0-9]*"):

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -37,8 +37,6 @@ from pipelines.runs import RunRecord, RunSettings
 from pipelines.stages import STAGES, DetectStage, Fetch, fetch_stage, write_stage
 from pipelines.storage import Folder, RunFolders
 from pipelines.watching import watched
-from pipelines.weights import read_checkpoint
-from yolox_core import check_input_size
 
 FETCH_CPUS = 0.25
 WRITE_CPUS = 0.25
@@ -132,8 +130,6 @@ class LabellingConfig:
             raise ValueError(f"gpus_per_actor={self.gpus_per_actor}: must not be negative")
         if self.date is not None:
             runs.check_date(self.date)
-        if self.input_size is not None:
-            check_input_size(*_height_width(self.input_size))
 
 
 @dataclass(frozen=True)
@@ -185,6 +181,11 @@ class _Model:
 def _read_model(config: LabellingConfig) -> _Model:
     load_detector_class(config.detector)
     if config.detector == DEFAULT_DETECTOR:
+        # Here, since they import torch: seconds that another detector's run need not wait.
+        from pipelines.weights import check_canvas, read_checkpoint
+
+        if config.input_size is not None:
+            check_canvas(*_height_width(config.input_size))
         checkpoint, weights = read_checkpoint(config.checkpoint)
         preset, preprocessing = checkpoint.preset, str(checkpoint.preprocessing)
         input_size = checkpoint.input_size
@@ -291,15 +292,40 @@ def _label(task: _Task) -> LabellingSummary:
     runs.write_record(task.table, record)
     task = replace(task, record=record)
     delete_leftovers(task.folders)
+    effort = _Effort()
     try:
-        record, written = _run(task, plan)
+        ledger, written = _run(task, plan, effort)
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt)
-        _write_ended(task, replace(record, status=runs.STOPPED if stopped else runs.FAILED))
+        status = runs.STOPPED if isinstance(error, KeyboardInterrupt) else runs.FAILED
+        _write_ended(task, replace(effort.added_to(record), status=status))
         raise _explained(error) from error
     task.lease.check()
+    record = replace(
+        effort.added_to(record), status=runs.COMPLETE, finished_at=runs.now(), ledger=ledger
+    )
     runs.write_record(task.table, record)
     return LabellingSummary(record, written)
+
+
+@dataclass
+class _Effort:
+    """What one attempt has cost so far."""
+
+    started: float = field(default_factory=time.monotonic)
+    stage_seconds: Counter[str] = field(default_factory=Counter)
+    retries: int = 0
+
+    def add(self, part: Part) -> None:
+        self.stage_seconds.update(part.stage_seconds)
+        self.retries += part.retries
+
+    def added_to(self, record: RunRecord) -> RunRecord:
+        return replace(
+            record,
+            elapsed_seconds=record.elapsed_seconds + time.monotonic() - self.started,
+            stage_seconds=dict(Counter(record.stage_seconds) + self.stage_seconds),
+            retries=record.retries + self.retries,
+        )
 
 
 def _write_ended(task: _Task, record: RunRecord) -> None:
@@ -309,21 +335,18 @@ def _write_ended(task: _Task, record: RunRecord) -> None:
         runs.write_record(task.table, record)
 
 
-def _run(task: _Task, plan: cluster.ActorPlan) -> tuple[RunRecord, int]:
-    """Run the graph to its end; the record with its closed ledger, and the number of new rows."""
-    started = time.monotonic()
+def _run(task: _Task, plan: cluster.ActorPlan, effort: _Effort) -> tuple[Ledger, int]:
+    """Run the graph to its end; the closed ledger, and the number of new rows."""
     record, folders = task.record, task.folders
     before = ledger = read_ledger(folders, record.ledger)
-    stage_seconds, retries = Counter(record.stage_seconds), 0
     activity = start_activity()
     parts = _labelled_parts(task, plan, activity)
     with LabellingProgress(before) as progress:
         for part in watched(parts, partial(_check, task, activity)):
             task.lease.check()
             ledger += part.ledger
-            stage_seconds.update(part.stage_seconds)
-            retries += part.retries
-            _check_retries(task.config, retries, ledger.done - before.done)
+            effort.add(part)
+            _check_retries(task.config, effort.retries, ledger.done - before.done)
             progress.update(ledger)
     delete_leftovers(folders)
     ledger = read_ledger(folders, record.ledger)
@@ -332,16 +355,7 @@ def _run(task: _Task, plan: cluster.ActorPlan) -> tuple[RunRecord, int]:
             f"the ledger of run {record.run!r} is not closed: {ledger.to_do} to do, "
             f"{ledger.done} done"
         )
-    record = replace(
-        record,
-        status=runs.COMPLETE,
-        finished_at=runs.now(),
-        ledger=ledger,
-        stage_seconds=dict(stage_seconds),
-        retries=retries,
-        elapsed_seconds=record.elapsed_seconds + time.monotonic() - started,
-    )
-    return record, ledger.done - before.done
+    return ledger, ledger.done - before.done
 
 
 def _check(task: _Task, activity: Any, seconds_without_a_part: float) -> None:

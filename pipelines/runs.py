@@ -84,9 +84,10 @@ class RunRecord:
     """How many the manifest is cut into; None in records of versions that did not cut it."""
     attempts: int = 0
     retries: int = 0
-    """Requests for images that had to be repeated, in the attempt that completed the run."""
+    """Requests for images that had to be repeated; this, and the times below, of all attempts but
+    those that were killed before they could write it down."""
     elapsed_seconds: float = 0.0
-    """Of all attempts, from the start of their actors to the last row written."""
+    """From the start of the actors to the last row written."""
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     """Busy seconds of each stage, summed over its workers."""
 

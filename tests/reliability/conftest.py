@@ -1,4 +1,5 @@
 import itertools
+import json
 import os
 import random
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from ray.cluster_utils import Cluster
 
 from tests.conftest import ROOT
 from tests.reliability import harness
-from tests.reliability.harness import Files, Job
+from tests.reliability.harness import RUN, Files, Job, Rows
 
 FAULT_SEED = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(10**6))
 """Of the moments at which things break: others in each session, unless FAULT_SEED is set."""
@@ -72,23 +73,47 @@ def archive(s3_endpoint: str) -> str:
 
 
 @pytest.fixture
-def job(archive: str, ray_address: str, tmp_path: Path) -> Job:
-    """On a table of its own in S3."""
+def table() -> str:
+    """In S3."""
     bucket = f"tables-{next(_numbers)}"
     boto3.client("s3").create_bucket(Bucket=bucket)
-    environment = {"RAY_ADDRESS": ray_address}
-    return Job(archive, f"s3://{bucket}/table", tmp_path, environment=environment)
+    return f"s3://{bucket}/table"
+
+
+@pytest.fixture
+def job(archive: str, table: str, ray_address: str, tmp_path: Path) -> Job:
+    return Job(archive, table, tmp_path, environment={"RAY_ADDRESS": ray_address})
 
 
 @pytest.fixture(scope="session")
-def unbroken(
-    archive: str, ray_address: str, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, list[tuple[Any, ...]]]:
+def unbroken(archive: str, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Rows:
     """The rows of a run that nothing happened to."""
     folder = tmp_path_factory.mktemp("unbroken")
-    environment = {"RAY_ADDRESS": ray_address}
-    job = Job(archive, str(folder / "table"), folder, environment=environment)
+    job = Job(archive, str(folder / "table"), folder, environment={"RAY_ADDRESS": ray_address})
     job.finish()
     rows = harness.rows_of(Files(job.table), folder / "copy")
     assert len(rows["images"]) == harness.NUM_IMAGES
     return rows
+
+
+@pytest.fixture(scope="session")
+def evening(archive: str, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """The table of another, small run: the first ten images, the day before."""
+    folder = tmp_path_factory.mktemp("evening")
+    job = Job(f"{archive}00000", str(folder / "table"), folder, "evening", "2026-11-24")
+    job.environment = {"RAY_ADDRESS": ray_address}
+    job.finish()
+    return Files(job.table)
+
+
+@pytest.fixture
+def onlooker(table: str, evening: Files, unbroken: Rows, tmp_path: Path) -> Iterator[None]:
+    """Looks at the table, which has a run already, while the test kills one and finishes it."""
+    files = Files(table)
+    for name in evening.names():
+        files.write(name, evening.read(name))
+    record = json.loads(evening.read("runs/evening.json"))
+    before = {"evening": [10, record["detections"]]}
+    after = before | {RUN: [len(unbroken[kind]) for kind in ("images", "detections")]}
+    with harness.looked_on(table, tmp_path, before, after):
+        yield

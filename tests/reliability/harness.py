@@ -12,15 +12,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import boto3
 import duckdb
 
+from benchmarks.memory import descendants
 from tests.conftest import ROOT
+
+Rows = dict[str, list[tuple[Any, ...]]]
+"""Of the tables `images` and `detections`."""
 
 RUN = "night"
 NUM_PARTS = 30
@@ -29,8 +35,6 @@ NUM_IMAGES = NUM_PARTS * IMAGES_PER_PART
 FLAGS = (
     "--detector=tests.stand_in:StandIn",
     f"--images_per_part={IMAGES_PER_PART}",
-    f"--run={RUN}",
-    "--date=2026-11-25",
     "--num_actors=2",
 )
 
@@ -49,6 +53,8 @@ class Job:
     table: str
     folder: Path
     """For its checkpoint and what it prints."""
+    run: str = RUN
+    date: str = "2026-11-25"
     flags: Sequence[str] = ()
     environment: dict[str, str] = field(default_factory=dict)
     prefix: Sequence[str] = ()
@@ -60,7 +66,7 @@ class Job:
         checkpoint.write_bytes(b"the stand-in's")
         command = [sys.executable, "-m", "jobs.label", *FLAGS, *self.flags]
         command += [f"--source={self.source}", f"--table={self.table}"]
-        command += [f"--checkpoint={checkpoint}"]
+        command += [f"--checkpoint={checkpoint}", f"--run={self.run}", f"--date={self.date}"]
         return Process([*self.prefix, *command], self)
 
     def finish(self) -> str:
@@ -123,16 +129,20 @@ class Files:
     def _is_s3(self) -> bool:
         return self._table.startswith("s3://")
 
+    @cached_property
+    def _client(self) -> Any:
+        return boto3.client("s3")
+
     def names(self, below: str = "") -> list[str]:
         if not self._is_s3:
             root = Path(self._table)
             found = (str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
         else:
-            pages = boto3.client("s3").get_paginator("list_objects_v2")
+            pages = self._client.get_paginator("list_objects_v2")
             prefix = f"{self._prefix}/"
             found = (
                 item["Key"].removeprefix(prefix)
-                for page in pages.paginate(Bucket=self._bucket, Prefix=prefix)
+                for page in pages.paginate(Bucket=self._bucket, Prefix=prefix + below)
                 for item in page.get("Contents", [])
             )
         return sorted(name for name in found if name.startswith(below))
@@ -141,11 +151,20 @@ class Files:
         if not self._is_s3:
             return Path(self._table, name).read_bytes()
         key = f"{self._prefix}/{name}"
-        return boto3.client("s3").get_object(Bucket=self._bucket, Key=key)["Body"].read()
+        return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+
+    def write(self, name: str, data: bytes) -> None:
+        if not self._is_s3:
+            path = Path(self._table, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        else:
+            self._client.put_object(Bucket=self._bucket, Key=f"{self._prefix}/{name}", Body=data)
 
     def parts(self) -> list[str]:
         """The commits so far."""
-        return [name for name in self.names("images/") if name.endswith(".parquet")]
+        names = self.names("images/")
+        return [name for name in names if f"/run={RUN}/" in name and name.endswith(".parquet")]
 
     def wait_for_parts(self, count: int, process: Process) -> None:
         deadline = time.monotonic() + 120
@@ -156,37 +175,33 @@ class Files:
 
     def copy_to(self, folder: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
+        copy = Files(str(folder))
         for name in self.names():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self.read(name))
+            copy.write(name, self.read(name))
         return folder
 
 
-_IMAGES = "read_parquet('{0}/images/*/*/*.parquet', hive_partitioning=true)"
-_DETECTIONS = "read_parquet('{0}/detections/*/*/*.parquet', hive_partitioning=true)"
-_MANIFEST = "read_parquet('{0}/manifests/*/*.parquet')"
+IMAGES = f"read_parquet('{{0}}/images/*/run={RUN}/*.parquet', hive_partitioning=true)"
+_DETECTIONS = f"read_parquet('{{0}}/detections/*/run={RUN}/*.parquet', hive_partitioning=true)"
+_MANIFEST = f"read_parquet('{{0}}/manifests/{RUN}/*.parquet')"
 
 _NOTHING_OF_THIS = {
     "an image listed and not done": (
-        f"SELECT image_uri FROM {_MANIFEST} EXCEPT SELECT image_uri FROM {_IMAGES}"
+        f"SELECT image_uri FROM {_MANIFEST} EXCEPT SELECT image_uri FROM {IMAGES}"
     ),
     "an image done and not listed": (
-        f"SELECT image_uri FROM {_IMAGES} EXCEPT SELECT image_uri FROM {_MANIFEST}"
+        f"SELECT image_uri FROM {IMAGES} EXCEPT SELECT image_uri FROM {_MANIFEST}"
     ),
-    "an image done twice": (
-        f"SELECT run, image_uri FROM {_IMAGES} GROUP BY ALL HAVING count(*) > 1"
-    ),
+    "an image done twice": (f"SELECT image_uri FROM {IMAGES} GROUP BY ALL HAVING count(*) > 1"),
     "a box there twice": (
-        f"SELECT run, image_uri, detection_index FROM {_DETECTIONS} "
-        "GROUP BY ALL HAVING count(*) > 1"
+        f"SELECT image_uri, detection_index FROM {_DETECTIONS} GROUP BY ALL HAVING count(*) > 1"
     ),
     "an image with other boxes than it says": (
-        f"SELECT i.image_uri FROM {_IMAGES} i LEFT JOIN (SELECT image_uri, count(*) AS n FROM "
+        f"SELECT i.image_uri FROM {IMAGES} i LEFT JOIN (SELECT image_uri, count(*) AS n FROM "
         f"{_DETECTIONS} GROUP BY ALL) d USING (image_uri) WHERE num_detections != coalesce(n, 0)"
     ),
     "a box of no image": (
-        f"SELECT image_uri FROM {_DETECTIONS} EXCEPT SELECT image_uri FROM {_IMAGES}"
+        f"SELECT image_uri FROM {_DETECTIONS} EXCEPT SELECT image_uri FROM {IMAGES}"
     ),
 }
 
@@ -196,14 +211,15 @@ def audit(files: Files, folder: Path) -> None:
     copy = files.copy_to(folder)
     for violation, sql in _NOTHING_OF_THIS.items():
         assert duckdb.sql(sql.format(copy)).fetchall() == [], violation
-    images = {path.name for path in copy.glob("images/*/*/*")}
-    assert images == {path.name for path in copy.glob("detections/*/*/*")}, "an orphan file"
+    images = {path.name for path in copy.glob(f"images/*/run={RUN}/*")}
+    detections = {path.name for path in copy.glob(f"detections/*/run={RUN}/*")}
+    assert images == detections, "an orphan file"
     left = [name for name in files.names() if name.endswith((".tmp", ".lease"))]
     assert left == [], "left behind"
     record = json.loads((copy / f"runs/{RUN}.json").read_text())
     [(rows, labelled, boxes)] = duckdb.sql(
         "SELECT count(*), count(*) FILTER (status = 'labelled'), sum(num_detections)::BIGINT "
-        f"FROM {_IMAGES.format(copy)}"
+        f"FROM {IMAGES.format(copy)}"
     ).fetchall()
     assert record["status"] == "complete"
     assert (rows, labelled, boxes) == (
@@ -213,13 +229,13 @@ def audit(files: Files, folder: Path) -> None:
     )
 
 
-def rows_of(files: Files, folder: Path) -> dict[str, list[tuple[Any, ...]]]:
+def rows_of(files: Files, folder: Path) -> Rows:
     """All rows of both tables, all columns but the times and where the archive lies."""
     copy = files.copy_to(folder)
     name = "parse_filename(image_uri) AS image"
     return {
         "images": duckdb.sql(
-            f"SELECT * EXCLUDE (labelled_at, image_uri), {name} FROM {_IMAGES.format(copy)} "
+            f"SELECT * EXCLUDE (labelled_at, image_uri), {name} FROM {IMAGES.format(copy)} "
             "ORDER BY image"
         ).fetchall(),
         "detections": duckdb.sql(
@@ -229,25 +245,47 @@ def rows_of(files: Files, folder: Path) -> dict[str, list[tuple[Any, ...]]]:
     }
 
 
+Counts = dict[str, list[int]]
+"""By run: images, boxes."""
+
+
+@contextmanager
+def looked_on(table: str, folder: Path, before: Counts, after: Counts) -> Iterator[None]:
+    """Have an onlooker see what is complete before and after, and never anything else."""
+    seen = folder / "seen.jsonl"
+    command = [sys.executable, "-m", "tests.reliability.onlooker", table]
+    with seen.open("w") as out:
+        onlooker = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=out)
+    try:
+        yield
+        onlooker.communicate(timeout=60)
+    finally:
+        onlooker.kill()
+        onlooker.wait()
+    looks = [json.loads(line) for line in seen.read_text().splitlines()]
+    wrong = [look for look in looks if look not in (before, after)]
+    assert wrong == [], f"{len(wrong)} of {len(looks)} looks saw something else"
+    assert looks[0] == before
+    assert looks[-2:] == [after, after]
+
+
 def processes(title: str) -> list[int]:
-    """The processes of this machine whose command line contains a text."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if title in command and int(path.parent.name) != os.getpid():
-            found.append(int(path.parent.name))
-    return sorted(found)
+    """The processes that this one has started whose command line contains a text."""
+    return [pid for pid in descendants(os.getpid()) if title in _command(pid)]
 
 
-def kill_one_of(find: Callable[[], list[int]], chance: random.Random) -> int:
-    """SIGKILL to one process, waited for a while if there is none yet."""
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
+    except OSError:
+        return ""  # it has ended meanwhile
+
+
+def kill_one(title: str, chance: random.Random, within_s: float) -> None:
+    """SIGKILL to one of the processes of that title, so many seconds at most after there is one."""
     deadline = time.monotonic() + 60
-    while not (found := find()):
+    while not (found := processes(title)):
         assert time.monotonic() < deadline, "there is nothing to kill"
         time.sleep(0.02)
-    pid = chance.choice(found)
-    os.kill(pid, signal.SIGKILL)
-    return pid
+    time.sleep(chance.uniform(0, within_s))
+    os.kill(chance.choice(processes(title) or found), signal.SIGKILL)

@@ -4,7 +4,7 @@ import boto3
 import duckdb
 import pytest
 
-from tests.reliability.harness import Files, Job
+from tests.reliability.harness import IMAGES, Files, Job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -26,11 +26,11 @@ def test_a_file_that_kills_the_detector_costs_one_row(job: Job) -> None:
     copy = Files(job.table).copy_to(job.folder / "copy")
     failed = duckdb.sql(
         "SELECT parse_filename(image_uri, true)::INT AS n, error_kind, error_message "
-        f"FROM read_parquet('{copy}/images/*/*/*.parquet') WHERE status = 'failed' ORDER BY n"
+        f"FROM {IMAGES.format(copy)} WHERE status = 'failed' ORDER BY n"
     ).fetchall()
     assert [(n, kind) for n, kind, _ in failed] == [(n, KINDS[word]) for n, word in words.items()]
     assert "SIGSEGV" in failed[0][2]
-    labelled = f"SELECT count(*) FROM read_parquet('{copy}/images/*/*/*.parquet')"
+    labelled = f"SELECT count(*) FROM {IMAGES.format(copy)}"
     assert duckdb.sql(labelled).fetchall() == [(80,)]
 
 

@@ -1,7 +1,7 @@
 """An S3 that misbehaves while a run goes on: it costs time, or rows that say why."""
 
+import json
 import random
-from typing import Any
 
 import boto3
 import duckdb
@@ -20,11 +20,9 @@ from tests.faulty_s3 import (
     slow_down,
     truncated,
 )
-from tests.reliability.harness import NUM_IMAGES, Files, Job, audit, rows_of
+from tests.reliability.harness import IMAGES, NUM_IMAGES, RUN, Files, Job, Rows, audit, rows_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-Rows = dict[str, list[tuple[Any, ...]]]
 
 
 def test_thirty_per_cent_of_failing_requests_cost_time_only(
@@ -70,7 +68,7 @@ def test_what_cannot_be_read_becomes_a_row_that_says_why(job: Job, faulty_s3: Fa
     copy = Files(job.table).copy_to(job.folder / "copy")
     rows = duckdb.sql(
         "SELECT parse_filename(image_uri, true) AS name, coalesce(error_kind, 'fine') "
-        f"FROM read_parquet('{copy}/images/*/*/*.parquet')"
+        f"FROM {IMAGES.format(copy)}"
     ).fetchall()
     assert sorted(rows) == [(name, name) for name in sorted([*rules, "fine"])]
 
@@ -78,12 +76,16 @@ def test_what_cannot_be_read_becomes_a_row_that_says_why(job: Job, faulty_s3: Fa
 def test_a_storage_that_hardly_answers_stops_the_run_before_it_fails_the_archive(
     job: Job, unbroken: Rows, faulty_s3: FaultyS3
 ) -> None:
-    faulty_s3.add(Rule(slow_down, method="GET", key="photos/*", share=0.8))
+    faulty_s3.add(Rule(slow_down, method="GET", key="photos/*", share=0.6))
     job.flags = ["--max_retries_per_image=0.01"]
     process = job.start()
     assert process.wait() == 1
     assert "had to be repeated, more than max_retries_per_image=0.01" in process.errors()
     faulty_s3.clear()
-    assert 0 < len(rows_of(Files(job.table), job.folder / "copy")["images"]) < NUM_IMAGES
+    files, name = Files(job.table), f"runs/{RUN}.json"
+    retries = json.loads(files.read(name))["retries"]
+    assert retries > 100
+    assert 0 < len(rows_of(files, job.folder / "copy")["images"]) < NUM_IMAGES
     job.finish()
-    audit(Files(job.table), job.folder / "copy")
+    assert json.loads(files.read(name))["retries"] == retries  # those of the stopped attempt count
+    audit(files, job.folder / "copy")

@@ -1,0 +1,35 @@
+"""A machine that is lost: a node removed."""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.reliability.conftest import node
+from tests.reliability.harness import NUM_PARTS, Files, Job, Rows, audit, rows_of
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("onlooker")]
+
+
+@pytest.fixture
+def three_nodes(s3_endpoint: str) -> Iterator[Cluster]:
+    """The driver's, and two that work."""
+    cluster = Cluster(initialize_head=True, head_node_args=node(num_cpus=1))
+    for _ in range(2):
+        cluster.add_node(**node(num_cpus=2))
+    yield cluster
+    cluster.shutdown()
+
+
+def test_a_node_that_is_removed(
+    job: Job, unbroken: Rows, chance: random.Random, three_nodes: Cluster
+) -> None:
+    job.environment = {"RAY_ADDRESS": three_nodes.address}
+    process, files = job.start(), Files(job.table)
+    files.wait_for_parts(chance.randrange(1, NUM_PARTS // 2), process)
+    three_nodes.remove_node(chance.choice(three_nodes.list_all_nodes()[1:]), allow_graceful=False)
+    three_nodes.add_node(**node(num_cpus=2))
+    assert process.wait() == 0, process.errors()
+    audit(files, job.folder / "copy")
+    assert rows_of(files, job.folder / "copy") == unbroken
