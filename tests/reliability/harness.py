@@ -23,7 +23,8 @@ import boto3
 import duckdb
 
 from benchmarks.memory import descendants
-from tests.conftest import ROOT
+
+ROOT = Path(__file__).parents[2]
 
 Rows = dict[str, list[tuple[Any, ...]]]
 """Of the tables `images` and `detections`."""
