@@ -25,7 +25,8 @@ import torch
 from benchmarks.machine import describe_machine
 from benchmarks.memory import Sample, peak_mb, watched_call
 from pipelines import runs
-from pipelines.labelling import LabellingConfig, label_images
+from pipelines.labelling import label_images
+from pipelines.labelling_config import LabellingConfig
 from pipelines.runs import RunRecord
 from pipelines.storage import Folder
 

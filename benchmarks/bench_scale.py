@@ -31,7 +31,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.memory import DRIVER, Sample, cpu_s, peak_mb, watched_call
 from benchmarks.stand_ins import IMAGE_BYTES, fetch_nothing
 from pipelines import runs
-from pipelines.labelling import LabellingConfig, label_images
+from pipelines.labelling import label_images
+from pipelines.labelling_config import LabellingConfig
 from pipelines.listing import ROWS_PER_TABLE, list_source
 from pipelines.manifest import write_manifest
 from pipelines.query import open_table, run_query
@@ -89,17 +90,20 @@ def measure_size(size: int, done_shares: Sequence[float]) -> dict[str, Any]:
             date="2026-01-01",
         )
         whole = measure(config)
+        manifest = _files_of(runs.folders_of(table, whole.record).manifest)
         resumed = [resume(config, share) for share in done_shares]
         rows = _count_rows(table)
     record = whole.record
     return {
         "images": size,
         "parts": record.parts,
+        "manifest_bytes_per_image": round(sum(file.st_size for file in manifest) / size, 1),
         "images_per_second": round(size / whole.total_s),
         "images_per_second_between_parts": round(whole.steady_pace),
         "core_ms_per_image_between_parts": whole.core_ms_per_image,
         "seconds": whole.seconds,
         "driver_mb": whole.driver_mb,
+        "driver_mb_while_listing": whole.driver_mb_while_listing,
         "object_store_mb": round(max(each.object_store_mb for each in whole.samples), 1),
         "peak_mb": peak_mb(whole.samples),
         "cpu_seconds": cpu_s(whole.samples),
@@ -150,6 +154,12 @@ class Measured:
     @property
     def driver_mb(self) -> float:
         return round(max(chain.from_iterable(each.own_mb(DRIVER) for each in self.samples)), 1)
+
+    @property
+    def driver_mb_while_listing(self) -> float | None:
+        """From where it called the pipeline to where the manifest was whole."""
+        then = [s for s in self.samples if self.called <= s.time <= (self.listed or 0)]
+        return max((mb for each in then for mb in each.own_mb(DRIVER)), default=None)
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -209,7 +219,11 @@ def _label(config: LabellingConfig) -> tuple[float, float, runs.RunRecord, int]:
 
 
 def _times_of(folder: Folder) -> list[float]:
-    return sorted(Path(folder.uri_of(name)).stat().st_mtime for name in folder.list())
+    return sorted(file.st_mtime for file in _files_of(folder))
+
+
+def _files_of(folder: Folder) -> list[os.stat_result]:
+    return [Path(folder.uri_of(name)).stat() for name in folder.list()]
 
 
 def resume(config: LabellingConfig, done_share: float) -> dict[str, Any]:

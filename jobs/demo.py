@@ -26,7 +26,8 @@ from jobs.printing import print_table
 from pipelines.annotations import read_training_table, write_training_table
 from pipelines.contact_sheet import contact_sheet
 from pipelines.evaluation import evaluate
-from pipelines.labelling import LabellingConfig, label_images
+from pipelines.labelling import label_images
+from pipelines.labelling_config import LabellingConfig
 from pipelines.pictures import pictures_of
 from pipelines.query import Views, open_table, run_query
 from pipelines.schema import FAILED, LABELLED

@@ -17,7 +17,8 @@ from typing import NoReturn
 from jobs.cli import exit_on_input_error, parse
 from pipelines import cluster
 from pipelines.errors import RunStoppedError, StalledError
-from pipelines.labelling import LabellingConfig, LabellingSummary, label_images
+from pipelines.labelling import LabellingSummary, label_images
+from pipelines.labelling_config import LabellingConfig
 
 EXIT_STOPPED = 1
 EXIT_TOO_MANY_FAILED = 3

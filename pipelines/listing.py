@@ -40,6 +40,8 @@ class Listing:
     tables: Iterator[pa.Table]
     may_repeat: bool
     """Whether an image can be in it twice; neither a disk nor S3 lists a name twice."""
+    if_empty: str = "the source holds no files"
+    """What to say where nothing is listed."""
 
 
 def list_source(source: str) -> Listing:
@@ -65,7 +67,11 @@ def list_failed(views: Views, kinds: Collection[str]) -> Listing:
     if kinds:
         chosen &= pads.field("error_kind").cast(pa.string()).isin(list(kinds))
     batches = views.images.to_batches(["image_uri"], filter=chosen, batch_size=ROWS_PER_TABLE)
-    return Listing(_tables(row for batch in batches for row in batch.to_pylist()), may_repeat=False)
+    return Listing(
+        _tables(row for batch in batches for row in batch.to_pylist()),
+        may_repeat=False,
+        if_empty=f"no image has failed as {' or '.join(kinds)}" if kinds else "no image has failed",
+    )
 
 
 def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:

@@ -77,7 +77,7 @@ def write_manifest(
         folder.write(_file_name(num_parts), _row_group_per_part(parts_of_file, num_parts))
         num_parts += len(parts_of_file)
     if not counts["listed"]:
-        raise InputError("the source holds no files: nothing to label")
+        raise InputError(f"{listing.if_empty}: nothing to label")
     duplicates = counts["rows"] - counts["listed"]
     return ManifestSummary(counts["listed"], duplicates, num_parts, dict(skipped_in))
 

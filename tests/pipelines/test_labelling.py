@@ -13,7 +13,8 @@ from pipelines import runs
 from pipelines.annotations import read_coco
 from pipelines.errors import InputError
 from pipelines.evaluation import evaluate
-from pipelines.labelling import LabellingConfig, LabellingSummary, label_images
+from pipelines.labelling import LabellingSummary, label_images
+from pipelines.labelling_config import LabellingConfig
 from pipelines.ledger import Ledger
 from pipelines.query import open_table, run_query
 from pipelines.storage import Folder
@@ -198,6 +199,8 @@ def test_the_failed_images_of_a_run_are_tried_again_by_kind(tmp_path, local_ray)
     both = _night(tmp_path, run="third", **again)
     assert (both.ledger.listed, both.ledger.labelled) == (2, 2)
     assert all(row["etag"] for row in _rows(str(tmp_path / "table"), "images"))
+    with pytest.raises(InputError, match="no image has failed as denied: nothing to label"):
+        _night(tmp_path, run="fourth", **again, retry_kinds=("denied",))
     with pytest.raises(InputError, match="has no run 'fourth'"):
         _night(tmp_path, source="", retry_failed="fourth")
 

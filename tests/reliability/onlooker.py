@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipelines.query import query_table, run_query
 from tests.reliability.harness import Files
 
-PAUSE_S = 1.0
+PAUSE_S = 3.0
 
 _SQL = """
     SELECT * FROM (SELECT run, count(*) AS images FROM images GROUP BY run)
