@@ -81,8 +81,12 @@ def table() -> str:
 
 
 @pytest.fixture
-def job(archive: str, table: str, ray_address: str, tmp_path: Path) -> Job:
-    return Job(archive, table, tmp_path, environment={"RAY_ADDRESS": ray_address})
+def job(archive: str, table: str, ray_address: str, tmp_path: Path) -> Iterator[Job]:
+    job = Job(archive, table, tmp_path, environment={"RAY_ADDRESS": ray_address})
+    yield job
+    for process in job.processes:
+        if process.is_running():  # the test has failed; the next one needs the cores
+            process.kill()
 
 
 @pytest.fixture(scope="session")

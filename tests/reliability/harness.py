@@ -40,6 +40,10 @@ FLAGS = (
 )
 
 
+PATIENCE_S = 300
+"""A run takes twenty seconds; on a machine that does other work, minutes."""
+
+
 def body_of(number: int) -> bytes:
     """One image of each part takes a tenth of a second, so that a run lasts."""
     word = "SLOW" if number % IMAGES_PER_PART == 0 else "image"
@@ -61,6 +65,8 @@ class Job:
     prefix: Sequence[str] = ()
     """What the command is run by, for example another host name."""
     cwd: Path = ROOT
+    processes: list["Process"] = field(default_factory=list)
+    """All that were started."""
 
     def start(self) -> "Process":
         checkpoint = self.folder / "weights.bin"
@@ -68,7 +74,9 @@ class Job:
         command = [sys.executable, "-m", "jobs.label", *FLAGS, *self.flags]
         command += [f"--source={self.source}", f"--table={self.table}"]
         command += [f"--checkpoint={checkpoint}", f"--run={self.run}", f"--date={self.date}"]
-        return Process([*self.prefix, *command], self)
+        process = Process([*self.prefix, *command], self)
+        self.processes.append(process)
+        return process
 
     def finish(self) -> str:
         """Run it to its end; what it printed."""
@@ -94,9 +102,9 @@ class Process:
             )
         self.pid = self._popen.pid
 
-    def wait(self, timeout_s: float = 180) -> int:
+    def wait(self) -> int:
         try:
-            return self._popen.wait(timeout_s)
+            return self._popen.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"it did not end:\n{self.errors()}") from None
@@ -168,7 +176,7 @@ class Files:
         return [name for name in names if f"/run={RUN}/" in name and name.endswith(".parquet")]
 
     def wait_for_parts(self, count: int, process: Process) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_S
         while len(self.parts()) < count:
             assert process.is_running(), f"the run ended before the fault:\n{process.errors()}"
             assert time.monotonic() < deadline, f"nothing is written:\n{process.errors()}"
@@ -284,7 +292,7 @@ def _command(pid: int) -> str:
 
 def kill_one(title: str, chance: random.Random, within_s: float) -> None:
     """SIGKILL to one of the processes of that title, so many seconds at most after there is one."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not (found := processes(title)):
         assert time.monotonic() < deadline, "there is nothing to kill"
         time.sleep(0.02)

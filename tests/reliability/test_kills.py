@@ -14,6 +14,7 @@ import pytest
 from tests.faulty_s3 import FaultyS3, Hold, Rule
 from tests.reliability.harness import (
     NUM_PARTS,
+    PATIENCE_S,
     RUN,
     Files,
     Job,
@@ -98,7 +99,7 @@ def test_a_writer_killed_between_its_two_files(
     part = f"part-{chance.randrange(NUM_PARTS):08d}.parquet"
     faulty_s3.add(Rule(hold, method="PUT", key=f"*/images/*/{part}", times=1))
     process, files = job.start(), Files(job.table)
-    assert hold.reached.wait(120), process.errors()
+    assert hold.reached.wait(PATIENCE_S), process.errors()
     assert any(name.endswith(part) for name in files.names("detections/"))
     assert not any(name.endswith(part) for name in files.names("images/"))
     for writer in processes("ray::MapBatches(write_stage)"):
@@ -115,7 +116,7 @@ def test_two_starts_of_one_run_at_once(
     part = f"part-{chance.randrange(NUM_PARTS):08d}.parquet"
     faulty_s3.add(Rule(hold, method="PUT", key=f"*/images/*/{part}"))
     process = job.start()
-    assert hold.reached.wait(120), process.errors()
+    assert hold.reached.wait(PATIENCE_S), process.errors()
     second = job.start()
     assert second.wait() == 2
     assert f"run '{RUN}' is being labelled by process {process.pid} on " in second.errors()
