@@ -96,7 +96,7 @@ def test_a_writer_killed_between_its_two_files(
     job: Job, unbroken: Rows, chance: random.Random, faulty_s3: FaultyS3
 ) -> None:
     hold = Hold()
-    part = f"part-{chance.randrange(NUM_PARTS):08d}.parquet"
+    part = f"run={RUN}/part-{chance.randrange(NUM_PARTS):08d}.parquet"
     faulty_s3.add(Rule(hold, method="PUT", key=f"*/images/*/{part}", times=1))
     process, files = job.start(), Files(job.table)
     assert hold.reached.wait(PATIENCE_S), process.errors()
@@ -113,7 +113,7 @@ def test_two_starts_of_one_run_at_once(
     job: Job, unbroken: Rows, chance: random.Random, faulty_s3: FaultyS3
 ) -> None:
     hold = Hold()  # so that the first is not done before the second has begun
-    part = f"part-{chance.randrange(NUM_PARTS):08d}.parquet"
+    part = f"run={RUN}/part-{chance.randrange(NUM_PARTS):08d}.parquet"
     faulty_s3.add(Rule(hold, method="PUT", key=f"*/images/*/{part}"))
     process = job.start()
     assert hold.reached.wait(PATIENCE_S), process.errors()
