@@ -30,10 +30,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test with the argument `chance` is run at two random moments, with -m soak at twenty."""
     if "chance" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("moments")
-        in_short = marker.args[0] if marker else _MOMENTS_IN_SHORT
+        in_short, in_soak = marker.args if marker else (_MOMENTS_IN_SHORT, _MOMENTS_IN_SOAK)
         moments = [
             pytest.param(number, marks=[pytest.mark.soak] if number >= in_short else [])
-            for number in range(_MOMENTS_IN_SOAK)
+            for number in range(in_soak)
         ]
         metafunc.parametrize("chance", moments, indirect=True)
 

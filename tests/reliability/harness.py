@@ -99,6 +99,7 @@ class Process:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
+                preexec_fn=_heed_ctrl_c,
             )
         self.pid = self._popen.pid
 
@@ -125,6 +126,11 @@ class Process:
 
     def errors(self) -> str:
         return self._files[1].read_text()
+
+
+def _heed_ctrl_c() -> None:
+    """What a shell starts in the background ignores it, and so does all that this starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Files:
@@ -180,7 +186,7 @@ class Files:
         while len(self.parts()) < count:
             assert process.is_running(), f"the run ended before the fault:\n{process.errors()}"
             assert time.monotonic() < deadline, f"nothing is written:\n{process.errors()}"
-            time.sleep(0.05)
+            time.sleep(0.2)
 
     def copy_to(self, folder: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)

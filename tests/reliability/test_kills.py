@@ -54,7 +54,7 @@ def test_a_driver_killed_by_sigkill(job: Job, unbroken: Rows, chance: random.Ran
     _holds(job, unbroken)
 
 
-@pytest.mark.moments(1)  # for each of the two signals
+@pytest.mark.moments(1, 10)  # for each of the two signals
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")]
 )
