@@ -30,11 +30,11 @@ def connect() -> None:
 
 
 def leave(exit_code: int) -> NoReturn:
-    """End this process amid a run, whose tasks end with it."""
+    """End this process amid a run. Ray ends its tasks, and a local Ray ends itself, as if killed."""
     sys.stdout.flush()
     sys.stderr.flush()
-    ray.shutdown()
-    # Not sys.exit(): a thread that still waits for results would meanwhile join Ray again.
+    # Neither sys.exit() nor ray.shutdown(): a thread that still waits for results would join Ray
+    # again, or make Ray end the process at once, with exit code 1.
     os._exit(exit_code)
 
 
