@@ -59,7 +59,8 @@ class Activity:
 def start_activity() -> Any:
     """An Activity in an actor of this run's own, near the driver."""
     # Its calls, a dozen for each part, are not worth an entry each in Ray's list of tasks.
-    return ray.remote(num_cpus=0, enable_task_events=False)(Activity).remote()
+    actor: Any = ray.remote(Activity)
+    return actor.options(num_cpus=0, enable_task_events=False).remote()
 
 
 @contextmanager

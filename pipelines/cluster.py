@@ -30,7 +30,7 @@ def connect() -> None:
 
 
 def leave(exit_code: int) -> NoReturn:
-    """End this process amid a run. Ray ends its tasks, and a local Ray ends itself, as if killed."""
+    """End this process amid a run; Ray then ends its tasks, and a local Ray itself."""
     sys.stdout.flush()
     sys.stderr.flush()
     # Neither sys.exit() nor ray.shutdown(): a thread that still waits for results would join Ray
