@@ -159,7 +159,7 @@ class Measured:
     def driver_mb_while_listing(self) -> float | None:
         """From where it called the pipeline to where the manifest was whole."""
         then = [s for s in self.samples if self.called <= s.time <= (self.listed or 0)]
-        return max((mb for each in then for mb in each.own_mb(DRIVER)), default=None)
+        return max((round(mb, 1) for each in then for mb in each.own_mb(DRIVER)), default=None)
 
     @property
     def seconds(self) -> Mapping[str, float]:

@@ -34,7 +34,14 @@ from pipelines.parts import Part, delete_leftovers, remaining_parts
 from pipelines.progress import LabellingProgress
 from pipelines.query import open_run, open_runs
 from pipelines.runs import RunRecord, RunSettings
-from pipelines.stages import STAGES, DetectStage, Fetch, fetch_stage, write_stage
+from pipelines.stages import (
+    STAGES,
+    DetectStage,
+    Fetch,
+    fetch_stage,
+    stopped_by_storage,
+    write_stage,
+)
 from pipelines.storage import Folder, RunFolders
 from pipelines.watching import watched
 
@@ -298,7 +305,7 @@ def _check_retries(config: LabellingConfig, retries: int, images: int) -> None:
 def _explained(error: BaseException) -> BaseException:
     """What to raise for an error of the run: the storage's become one sentence."""
     if isinstance(error, storage.STORAGE_ERRORS):
-        return RunStoppedError(f"the table cannot be read or written: {error}")
+        return stopped_by_storage(error)
     told = re.search(rf"{RunStoppedError.__name__}: (.+)", str(error))
     if isinstance(error, ray.exceptions.RayTaskError) and told:
         return RunStoppedError(told[1])

@@ -69,4 +69,9 @@ def _storage_errors_told() -> Iterator[None]:
     try:
         yield
     except STORAGE_ERRORS as error:
-        raise RunStoppedError(f"the table cannot be read or written: {error}") from error
+        raise stopped_by_storage(error) from error
+
+
+def stopped_by_storage(error: Exception) -> RunStoppedError:
+    """What one of STORAGE_ERRORS means for a run."""
+    return RunStoppedError(f"the table cannot be read or written: {error}")

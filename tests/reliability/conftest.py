@@ -10,9 +10,8 @@ import boto3
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.conftest import ROOT
 from tests.reliability import harness
-from tests.reliability.harness import RUN, Files, Job, Rows
+from tests.reliability.harness import ROOT, RUN, Files, Job, Rows
 
 FAULT_SEED = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(10**6))
 """Of the moments at which things break: others in each session, unless FAULT_SEED is set."""
@@ -105,7 +104,7 @@ def evening(archive: str, ray_address: str, tmp_path_factory: pytest.TempPathFac
     """The table of another, small run: the first ten images, the day before."""
     folder = tmp_path_factory.mktemp("evening")
     job = Job(f"{archive}00000", str(folder / "table"), folder, "evening", "2026-11-24")
-    job.environment = {"RAY_ADDRESS": ray_address}
+    job.environment["RAY_ADDRESS"] = ray_address
     job.finish()
     return Files(job.table)
 

@@ -273,7 +273,7 @@ def looked_on(table: str, folder: Path, before: Counts, after: Counts) -> Iterat
         onlooker = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=out)
     try:
         yield
-        onlooker.communicate(timeout=60)
+        onlooker.communicate(timeout=PATIENCE_S)
     finally:
         onlooker.kill()
         onlooker.wait()
@@ -299,8 +299,8 @@ def _command(pid: int) -> str:
 def kill_one(title: str, chance: random.Random, within_s: float) -> None:
     """SIGKILL to one of the processes of that title, so many seconds at most after there is one."""
     deadline = time.monotonic() + PATIENCE_S
-    while not (found := processes(title)):
+    while not processes(title):
         assert time.monotonic() < deadline, "there is nothing to kill"
         time.sleep(0.02)
     time.sleep(chance.uniform(0, within_s))
-    os.kill(chance.choice(processes(title) or found), signal.SIGKILL)
+    os.kill(chance.choice(processes(title)), signal.SIGKILL)
