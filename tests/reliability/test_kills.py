@@ -28,8 +28,8 @@ from tests.reliability.harness import (
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("onlooker")]
 
-DETECTING_S = 3.0
-"""For so long, about, the detectors of a run are there: to load a model, and to look at images."""
+DETECTING_S = 1.5
+"""For so long at least the detectors of a run are there: to load a model, and to look at images."""
 
 
 def _started(job: Job, chance: random.Random) -> tuple[Process, Files]:
