@@ -96,6 +96,15 @@ def local_ray(s3_endpoint: str) -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture(scope="session")
+def no_ray_here() -> None:
+    """For tests with a `Cluster`, which forks this process: a Ray that is in it may not outlive it.
+
+    A fork can cut the connections of that Ray, whose shutdown then waits for ever.
+    """
+    ray.shutdown()
+
+
 class Bucket:
     """A bucket of the test's own; its `client` talks to the server itself and meets no faults."""
 

@@ -18,8 +18,6 @@ from ray.cluster_utils import Cluster
 from pipelines.annotations import write_training_table
 from pipelines.shapes import generate_archive
 from pipelines.storage import Folder
-from pipelines.training import train_detector
-from pipelines.training_config import TrainingConfig
 from pipelines.training_state import StateStore
 
 ROOT = Path(__file__).parents[2]
@@ -51,12 +49,12 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def unbroken(
-    settings: dict[str, Any], local_ray: None, tmp_path_factory: pytest.TempPathFactory
+    settings: dict[str, Any], no_ray_here: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Folder:
     """The output of a run that nothing happened to."""
-    output = str(tmp_path_factory.mktemp("unbroken"))
-    train_detector(TrainingConfig(output=output, **settings))
-    return Folder(output)
+    output = Folder(str(tmp_path_factory.mktemp("unbroken")))
+    told_by(start_training(settings, output))
+    return output
 
 
 def test_a_killed_worker_costs_nothing_but_time(
@@ -67,9 +65,7 @@ def test_a_killed_worker_costs_nothing_but_time(
     wait_until(lambda: epochs_done(output) >= 2)
     time.sleep(0.3)  # into the third epoch
     os.kill(next(train_workers(raylet_of(driver.pid))), signal.SIGKILL)
-    told, _ = driver.communicate(timeout=300)
-    assert driver.returncode == 0
-    assert "going on after 2 epochs and 0 steps" in told
+    assert "going on after 2 epochs and 0 steps" in told_by(driver)
     assert_same_training(output, unbroken)
 
 
@@ -85,9 +81,7 @@ def test_a_killed_driver_is_taken_up_by_the_same_command_even_from_the_state_bef
     wait_until(lambda: not list(train_workers(raylet)))
     damage_newest_state(tmp_path / "run/states")
 
-    again = start_training(settings, output)
-    told, _ = again.communicate(timeout=300)
-    assert again.returncode == 0
+    told = told_by(start_training(settings, output))
     assert "is damaged (RuntimeError): left out" in told
     assert "going on after" in told
     assert_same_training(output, unbroken)
@@ -106,10 +100,9 @@ def test_a_node_announced_to_go_has_the_state_saved_in_mid_epoch(
         wait_until(lambda: any(list(train_workers(raylet)) for raylet in raylets))
         node_id = next(raylets[raylet] for raylet in raylets if list(train_workers(raylet)))
         announce_the_end_of(node_id, cluster.address)
-        told, _ = driver.communicate(timeout=300)
+        told = told_by(driver)
     finally:
         cluster.shutdown()
-    assert driver.returncode == 0
     assert re.search(r"a node will be taken away: state saved after \d epochs and 10 steps", told)
     assert_same_training(output, unbroken)
 
@@ -135,6 +128,13 @@ def start_training(
         stdout=subprocess.PIPE,
         text=True,
     )
+
+
+def told_by(driver: subprocess.Popen[str]) -> str:
+    """What it printed until it ended, which must be well."""
+    told, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, told
+    return told
 
 
 def epochs_done(output: Folder) -> int:

@@ -2,6 +2,7 @@ import itertools
 import json
 import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("chance", moments, indirect=True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard() -> None:
+    """By what is started here, too: what a shell starts in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture
 def chance(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(f"{FAULT_SEED} {request.node.name}")
 
 
 @pytest.fixture(scope="session")
-def ray_address(s3_endpoint: str) -> Iterator[str]:
+def ray_address(s3_endpoint: str, no_ray_here: None) -> Iterator[str]:
     """A Ray that outlives its drivers, as the one that a job is submitted to."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))  # where the code is installed, whoever's job it is

@@ -99,7 +99,6 @@ class Process:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                preexec_fn=_heed_ctrl_c,
             )
         self.pid = self._popen.pid
 
@@ -126,11 +125,6 @@ class Process:
 
     def errors(self) -> str:
         return self._files[1].read_text()
-
-
-def _heed_ctrl_c() -> None:
-    """What a shell starts in the background ignores it, and so does all that this starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Files:

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("onlook
 
 
 @pytest.fixture
-def three_nodes(s3_endpoint: str) -> Iterator[Cluster]:
+def three_nodes(s3_endpoint: str, no_ray_here: None) -> Iterator[Cluster]:
     """The driver's, and two that work."""
     cluster = Cluster(initialize_head=True, head_node_args=node(num_cpus=1))
     for _ in range(2):
