@@ -1,6 +1,6 @@
 """Label many real-sized JPEGs, and watch the memory of every process.
 
-python -m benchmarks.bench_memory --images 20000 > memory.json
+python -m benchmarks.bench_memory > memory.json
 
 Generates some hundred JPEGs of 640 x 480 px with grain, 100 kB each, hard-linked under many names
 in a folder, and labels them with the demo's checkpoint at a small input size: fetching, decoding,
@@ -71,10 +71,10 @@ def _parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--distinct", type=int, default=200)
     parser.add_argument("--input_size", type=int, default=160, help="pixels; decoding stays whole")
-    parser.add_argument("--warm_up", type=float, default=0.3, help="share of the images")
+    parser.add_argument("--warm_up", type=float, default=0.5, help="share of the images")
     return parser.parse_args()
 
 
