@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 class Activity:
@@ -15,18 +16,26 @@ class Activity:
 
     def __init__(self) -> None:
         self._in_hand: dict[tuple[str, int], tuple[float, str]] = {}
+        self._furthest: dict[tuple[str, int], int] = {}
+        """Images that are done of a part that is in hand."""
         self._finished: dict[str, tuple[float, int]] = {}
         self._last_sign = time.monotonic()
 
     def begin(self, stage: str, part: int, process: str) -> None:
-        self._in_hand[stage, part] = (self._sign(), process)
+        """A part that is begun again, since whoever had it has died, is no sign of progress."""
+        if (stage, part) not in self._in_hand:
+            self._sign()
+        self._in_hand[stage, part] = (time.monotonic(), process)
 
-    def go_on(self) -> None:
-        """A part that is in hand has come further."""
-        self._sign()
+    def go_on(self, stage: str, part: int, images: int) -> None:
+        """So many images are done of a part that is in hand."""
+        if images > self._furthest.get((stage, part), 0):
+            self._furthest[stage, part] = images
+            self._sign()
 
     def end(self, stage: str, part: int) -> None:
         self._in_hand.pop((stage, part), None)
+        self._furthest.pop((stage, part), None)
         _, count = self._finished.get(stage, (0.0, 0))
         self._finished[stage] = (self._sign(), count + 1)
 
@@ -57,10 +66,15 @@ class Activity:
 
 
 def start_activity() -> Any:
-    """An Activity in an actor of this run's own, near the driver."""
-    # Its calls, a dozen for each part, are not worth an entry each in Ray's list of tasks.
+    """An Activity in an actor of this run's own, on the driver's node."""
+    here = ray.get_runtime_context().get_node_id()  # which ends the run anyway if it goes
     actor: Any = ray.remote(Activity)
-    return actor.options(num_cpus=0, enable_task_events=False).remote()
+    return actor.options(
+        num_cpus=0,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
+        # Its calls, a dozen for each part, are not worth an entry each in Ray's list of tasks.
+        enable_task_events=False,
+    ).remote()
 
 
 @contextmanager

@@ -274,10 +274,13 @@ def _run(task: _Task, plan: cluster.ActorPlan, effort: _Effort) -> tuple[Ledger,
             progress.update(ledger)
     delete_leftovers(folders)
     ledger = read_ledger(folders, record.ledger)
-    if not ledger.is_closed:
+    assert record.parts is not None  # begin_attempt() has seen to it
+    left = remaining_parts(folders, record.parts)
+    if left or not ledger.is_closed:
         raise RunStoppedError(
-            f"the ledger of run {record.run!r} is not closed: {ledger.to_do} to do, "
-            f"{ledger.done} done"
+            f"the ledger of run {record.run!r} is not closed: {ledger.to_do} images to do, "
+            f"{ledger.done} done, {len(left)} parts without both of their files; the same command "
+            "goes on with the rest"
         )
     return ledger, ledger.done - before.done
 
@@ -322,6 +325,7 @@ def _labelled_parts(task: _Task, plan: cluster.ActorPlan, activity: Any) -> Iter
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = None  # a block is a part, however large
     context.max_consecutive_actor_init_deaths = ACTOR_STARTS_IN_VAIN
+    context.execution_no_progress_timeout_s = -1  # never: Ray would not see a slow part go on
     settings = DetectorSettings(
         input_size=task.record.settings.input_size,
         score_threshold=config.score_threshold,

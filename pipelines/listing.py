@@ -7,6 +7,7 @@ while a filter on names would lose images silently.
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -110,14 +111,15 @@ def _files_below(folder: Path) -> Iterator[dict[str, Any]]:
             f"source={str(folder)!r} is no folder: give a folder, an s3://bucket/prefix, "
             "or a .parquet or .csv manifest"
         )
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(root, name)
-            status = path.lstat()
-            # Reading a pipe or a socket would wait for ever.
-            if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
-                yield _row_of_file(path, status)
+    try:
+        for path in storage.walk_files(str(folder)):
+            with suppress(FileNotFoundError):  # it has gone meanwhile
+                status = path.lstat()
+                # Reading a pipe or a socket would wait for ever.
+                if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
+                    yield _row_of_file(path, status)
+    except OSError as error:
+        raise InputError(f"source={str(folder)!r} cannot be listed: {error}") from error
 
 
 def _row_of_file(path: Path, status: os.stat_result) -> dict[str, Any]:

@@ -28,9 +28,13 @@ def part_name(part: int) -> str:
 
 
 def remaining_parts(folders: RunFolders, num_parts: int) -> list[int]:
-    """The parts whose `images` file, the commit, is not there."""
-    names = filter(None, map(_NAME.fullmatch, folders.images.list()))
-    done = {int(name[1]) for name in names}
+    """The parts that do not have both of their files.
+
+    The `images` file is the commit; but one that a dead writer sent off may arrive after its twin
+    was deleted as a leftover.
+    """
+    both = {*folders.images.list()} & {*folders.detections.list()}
+    done = {int(name[1]) for name in map(_NAME.fullmatch, both) if name}
     return [part for part in range(num_parts) if part not in done]
 
 

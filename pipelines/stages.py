@@ -20,8 +20,9 @@ from pipelines.storage import STORAGE_ERRORS, Folder, RunFolders
 
 STAGES = ("fetch", "detect", "write")
 
-IMAGES_AT_ONCE = 256
-"""That a detector is asked about: it may decode them all before it looks at the first."""
+IMAGES_AT_ONCE = {"cuda": 256, "cpu": 32}
+"""That a detector is asked about: it may decode them all before it looks at the first. After each
+there is a sign of life, and a core may need ten seconds for an image."""
 
 Fetch = Callable[[pa.Table], pa.Table]
 """From (part, part_rows, image_uri, etag, size_bytes) to schema.FETCHED."""
@@ -45,15 +46,17 @@ class DetectStage:
     ) -> None:
         """Load the model; what it raises is IsolatedDetector's."""
         self._detector = IsolatedDetector(detector, checkpoint, settings)
+        self._images_at_once = IMAGES_AT_ONCE[settings.device]
         self._activity = activity
 
     def __call__(self, fetched: pa.Table) -> pa.Table:
         detected = []
-        with in_hand(self._activity, "detect", fetched["part"][0].as_py()):
-            for start in range(0, len(fetched), IMAGES_AT_ONCE):
-                images = fetched.slice(start, IMAGES_AT_ONCE)
+        part = fetched["part"][0].as_py()
+        with in_hand(self._activity, "detect", part):
+            for start in range(0, len(fetched), self._images_at_once):
+                images = fetched.slice(start, self._images_at_once)
                 detected.append(detect_block(self._detector, images))
-                self._activity.go_on.remote()
+                self._activity.go_on.remote("detect", part, start + len(images))
         return pa.concat_tables(detected).unify_dictionaries()
 
 

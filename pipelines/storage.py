@@ -4,6 +4,7 @@ S3's endpoint, region and credentials come from the standard AWS variables and f
 (AWS_ENDPOINT_URL, AWS_PROFILE, …), never from a URI, so that no secret can reach a table or a log.
 """
 
+import errno
 import fcntl
 import os
 import uuid
@@ -22,7 +23,6 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from fsspec.implementations.local import LocalFileSystem
 
 from pipelines import s3
 from pipelines.errors import InputError
@@ -308,13 +308,34 @@ class RunFolders:
 
 def _uris_below(root: str, policy: RetryPolicy) -> Iterator[str]:
     if not is_s3(root):
-        yield from LocalFileSystem().find(root)
+        for path in walk_files(root):
+            yield str(path)
         return
     bucket, prefix = split_s3_uri(root)
     for item in list_objects(f"{root}/" if prefix else f"{S3_SCHEME}{bucket}/", policy):
         # Some consoles make a folder by writing an empty object whose key ends in `/`.
         if not item["Key"].endswith("/"):
             yield f"{S3_SCHEME}{bucket}/{item['Key']}"
+
+
+def walk_files(root: str) -> Iterator[Path]:
+    """Every file below a local folder, links to files and to folders followed; none if it is gone.
+
+    Raises:
+        OSError: a folder cannot be read, or a link leads to a folder around itself.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
+        subfolders.sort()
+        for link in (path for name in subfolders if (path := Path(folder, name)).is_symlink()):
+            if link.parent.resolve().is_relative_to(link.resolve()):
+                raise OSError(errno.ELOOP, "a link to a folder around itself", str(link))
+        for name in sorted(names):
+            yield Path(folder, name)
 
 
 def _arrow_s3_filesystem(bucket: str, policy: RetryPolicy) -> pafs.S3FileSystem:

@@ -19,6 +19,23 @@ def test_a_report_says_what_each_stage_has_in_hand() -> None:
     assert activity.seconds_since_a_sign() < 60
 
 
+def test_only_what_comes_further_than_before_is_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("pipelines.activity.time.monotonic", lambda: now)
+    activity = Activity()
+    activity.begin("detect", 3, "host, process 5")
+    activity.go_on("detect", 3, 32)
+    now = 100.0  # process 5 has died over image 40
+    activity.begin("detect", 3, "host, process 6")
+    activity.go_on("detect", 3, 32)
+    assert activity.seconds_since_a_sign() == 100
+    activity.go_on("detect", 3, 64)
+    assert activity.seconds_since_a_sign() == 0
+    now = 200.0
+    activity.begin("detect", 4, "host, process 6")
+    assert activity.seconds_since_a_sign() == 0
+
+
 @pytest.mark.ray
 def test_a_part_stays_in_hand_where_a_stage_fails(local_ray) -> None:
     activity = start_activity()

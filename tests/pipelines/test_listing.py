@@ -7,6 +7,7 @@ import pytest
 from pipelines.errors import InputError
 from pipelines.listing import list_source
 from pipelines.schema import LISTED
+from pipelines.storage import Folder
 
 
 def _listed(source: object) -> pa.Table:
@@ -43,6 +44,35 @@ def test_a_pipe_in_a_folder_is_no_file(tmp_path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"1")
     os.mkfifo(tmp_path / "pipe")
     assert _uris(tmp_path) == [str(tmp_path / "a.jpg")]
+
+
+def test_links_to_folders_are_followed(tmp_path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a.jpg").write_bytes(b"1")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/link").symlink_to(tmp_path / "elsewhere")
+    assert _uris(tmp_path / "photos") == [str(tmp_path / "photos/link/a.jpg")]
+    (tmp_path / "photos/loop").symlink_to(tmp_path)
+    with pytest.raises(InputError, match=r"cannot be listed: .* a link to a folder around itself"):
+        _uris(tmp_path / "photos")
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open/a.jpg").write_bytes(b"1")
+    (tmp_path / "shut").mkdir()
+    look = os.scandir
+
+    def refuse(path):  # as Linux does to whoever is not root
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", path)
+        return look(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(InputError, match=r"cannot be listed: .*Permission denied: .*shut"):
+        _uris(tmp_path)
+    with pytest.raises(PermissionError):
+        Folder(str(tmp_path)).list()
 
 
 def test_a_prefix_is_listed_over_many_pages_without_folder_markers(bucket) -> None:

@@ -106,10 +106,11 @@ def test_two_parts_are_never_written_as_one(folders: RunFolders) -> None:
         write_part(both, folders)
 
 
-def test_what_remains_are_the_parts_without_their_commit(folders: RunFolders) -> None:
+def test_what_remains_are_the_parts_without_one_of_their_files(folders: RunFolders) -> None:
     assert remaining_parts(folders, 3) == [0, 1, 2]
     write_part(_detected(ROWS, part=1), folders)
     folders.detections.write("part-00000002.parquet", b"")  # its twin was never written
+    folders.images.write("part-00000000.parquet", b"")  # it arrived when its twin was deleted
     assert remaining_parts(folders, 3) == [0, 2]
 
 

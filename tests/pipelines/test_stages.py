@@ -38,10 +38,10 @@ def test_a_part_that_is_asked_about_in_pieces_comes_out_as_if_it_were_not(
     kinds = (None, "gone", None, "denied", None)
     rows = [_row(number, kind) for number, kind in enumerate(kinds)]
     fetched = pa.Table.from_pylist(rows, schema=FETCHED)
-    stage = DetectStage("benchmarks.stand_ins:BlindDetector", b"", SETTINGS, start_activity())
-    whole = stage(fetched)
-    monkeypatch.setattr(stages, "IMAGES_AT_ONCE", 2)
-    pieces = stage(fetched)
+    given = ("benchmarks.stand_ins:BlindDetector", b"", SETTINGS, start_activity())
+    whole = DetectStage(*given)(fetched)
+    monkeypatch.setitem(stages.IMAGES_AT_ONCE, SETTINGS.device, 2)
+    pieces = DetectStage(*given)(fetched)
     assert pieces.schema.equals(DETECTED)
     times = ["labelled_at", "detect_seconds"]
     assert pieces.drop_columns(times).to_pylist() == whole.drop_columns(times).to_pylist()
