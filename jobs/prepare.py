@@ -7,7 +7,8 @@ python -m jobs.prepare --source s3://bucket/labels --min_score 0.7 --output trai
 
 What cannot be used is left out of the table and listed: boxes outside their image or without area,
 classes that nobody named, photos that are not there, what stands twice, what cannot be read. Boxes
-that reach beyond their image are clipped to it. Exit code 2: nothing was written.
+that reach beyond their image are clipped to it. The first faults of each kind are shown, and all of
+them written to <output>.faults.csv. Exit code 2: nothing was written.
 """
 
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ def main() -> None:
     classes = per_class(prepared.table)
     print_table(classes, "Classes", max_rows=len(classes))
     print_faults(prepared.faults)
+    if prepared.faults:
+        print(f"every fault with its place: {prepared.faults_uri}")
     print(f"{summary(prepared)}: {config.output}")
 
 

@@ -44,6 +44,8 @@ class Evaluation:
     """Classes with targets that no detection is of: their AP is 0."""
     classes_ignored: Sequence[str]
     """Classes that were detected and that the truth does not have."""
+    failed_by_kind: Mapping[str, int]
+    """Images that a validation in training could not use, counted by what was wrong with them."""
 
 
 def evaluate(
@@ -77,6 +79,7 @@ def evaluate(
         images_missing=0 if labelled_uris is None else len(image_uris.difference(labelled_uris)),
         classes_never_detected=[n for n in class_names if n in with_targets - detected],
         classes_ignored=sorted(detected - set(class_names)),
+        failed_by_kind={},
     )
 
 

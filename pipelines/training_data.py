@@ -1,5 +1,6 @@
 """From a training table to batches: which images in which order, fetched, decoded and cached."""
 
+import logging
 import math
 import time
 from collections import deque
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,8 +19,9 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines import workers
 from pipelines.annotations import read_training_table
-from pipelines.errors import InputError
+from pipelines.errors import InputError, RunStoppedError
 from pipelines.fetch import ImageRef, fetch_images
 from pipelines.images import ErrorKind, ImageError, Pixels, decode_image
 from yolox_core import Convention, letterbox
@@ -29,6 +32,14 @@ MAX_IMAGE_BYTES = 256 * 1024 * 1024
 """Larger files are not fetched."""
 BATCHES_AHEAD = 3
 """Batches that are loaded before they are asked for."""
+
+MAX_SUBSTITUTES = 64
+"""Images that are tried in place of a batch without a good one, before the run is given up."""
+
+_PASSING = (ErrorKind.IO_ERROR, ErrorKind.OUT_OF_MEMORY)
+"""Kinds of errors that say nothing about the image: it may be good the next time."""
+
+_logger = logging.getLogger(__name__)
 
 Targets = NDArray[np.float32]
 """(M, 5) class_id, cx, cy, w, h in letterboxed pixels."""
@@ -44,7 +55,7 @@ class TrainingData:
 
 
 def read_training_data(train_uri: str, val_uri: str) -> TrainingData:
-    """Read and check both tables.
+    """Read and check both tables; warn of classes that can be measured and not learned.
 
     Raises:
         InputError: a table cannot be read, has no images or no boxes, boxes that do not go with
@@ -59,7 +70,22 @@ def read_training_data(train_uri: str, val_uri: str) -> TrainingData:
         )
     for uri, table in ((train_uri, train), (val_uri, val)):
         _check_table(uri, table, len(class_names))
+    if not_learned := sorted(_class_ids(val) - _class_ids(train)):
+        names = ", ".join(class_names[class_id] for class_id in not_learned)
+        _logger.warning(
+            "warning: %s has boxes of classes that %s has none of: they cannot be learned, and "
+            "their AP will be 0: %s",
+            val_uri,
+            train_uri,
+            names,
+        )
     return TrainingData(train, val, tuple(class_names))
+
+
+def _class_ids(table: pa.Table) -> set[int]:
+    """The classes that have boxes, crowds not counted."""
+    class_ids, is_crowd = (pc.list_flatten(table[name]) for name in ("class_ids", "is_crowd"))
+    return set(class_ids.filter(pc.invert(is_crowd)).to_pylist())
 
 
 def _check_table(uri: str, table: pa.Table, num_classes: int) -> None:
@@ -87,6 +113,28 @@ def _check_table(uri: str, table: pa.Table, num_classes: int) -> None:
         )
     if not pc.all(pc.is_finite(pc.list_flatten(boxes)), min_count=0).as_py():
         raise InputError(f"{uri} has boxes with NaN or infinite corners: remove them")
+
+
+def refuse_passing_error(uri: str, error: ImageError) -> None:
+    """Raises RunStoppedError for an error that may be over tomorrow.
+
+    Without its image the run would go on with other batches than an unbroken one.
+    """
+    if error.kind in _PASSING:
+        raise RunStoppedError(
+            f"{uri} cannot be read now ({error.kind}: {error}): if it never can, leave it out of "
+            "the table"
+        ) from error
+
+
+def refuse_another_size(size: tuple[int, int], size_in_table: tuple[int, int]) -> None:
+    """Raises ImageError where boxes would not go with the pixels. Sizes are (width, height)."""
+    if size != size_in_table:
+        raise ImageError(
+            ErrorKind.CHANGED,
+            "the photo has {} x {} px and its boxes are for {} x {} px: resized since, or turned "
+            "by EXIF, which the annotations do not know".format(*size, *size_in_table),
+        )
 
 
 def steps_per_epoch(num_images: int, total_batch_size: int) -> int:
@@ -163,7 +211,7 @@ class BatchLoader:
     ) -> None:
         """`for_gpu`: batches are made, and copied to it from pinned memory, while it works."""
         self.broken: dict[str, ImageError] = {}
-        """Images met so far that cannot be used, by their URI."""
+        """Images met so far that can never be used, by their URI."""
         self.stage_seconds = {"fetching": 0.0, "decoding": 0.0}
         """Wall time that loading took so far."""
         self._uris: list[str] = table["image_uri"].to_pylist()
@@ -205,11 +253,13 @@ class BatchLoader:
     def load(self, rows: Sequence[int]) -> Batch:
         """One batch, in the order of the rows.
 
-        Broken images go to `broken`, and the batch's good ones are repeated in their place: all
-        workers must make the same steps, and so need full batches.
+        Broken images go to `broken`, and the batch's good ones are repeated in their place, or
+        another image where it has none: all workers must make the same steps, and so need full
+        batches. Equal rows give equal batches, whoever loads them and when.
 
         Raises:
-            RuntimeError: none of the images can be used.
+            RunStoppedError: an image cannot be read for the moment.
+            RuntimeError: none of the images can be used, nor of those tried in their place.
         """
         return self._make(rows, self._fetch(rows))
 
@@ -226,18 +276,32 @@ class BatchLoader:
 
     def _make(self, rows: Sequence[int], bodies: Mapping[int, bytes | ImageError]) -> Batch:
         """The batch of these rows, of which `bodies` has the files that were missing."""
-        with self._measured("decoding"):
-            decoded = self._decode(list(bodies), list(bodies.values()))
-        examples = {row: self._cache[row] for row in rows if row in self._cache} | decoded
-        good = [examples[row] for row in rows if row in examples]
-        if not good:
-            uri = self._uris[rows[0]]
-            raise RuntimeError(
-                f"not one of the {len(rows)} images of a batch can be used; {uri}: "
-                f"{self.broken[uri]}"
-            )
+        examples = self._examples(rows, bodies)
+        good = [examples[row] for row in rows if row in examples] or [self._substitute(rows)]
         batch = _collate([good[index % len(good)] for index in range(len(rows))])
         return replace(batch, canvases=batch.canvases.pin_memory()) if self._for_gpu else batch
+
+    def _examples(
+        self, rows: Sequence[int], bodies: Mapping[int, bytes | ImageError]
+    ) -> dict[int, _Example]:
+        """The good images of these rows, of which `bodies` has the files that were missing."""
+        with self._measured("decoding"):
+            decoded = self._decode(list(bodies), list(bodies.values()))
+        return {row: self._cache[row] for row in rows if row in self._cache} | decoded
+
+    def _substitute(self, rows: Sequence[int]) -> _Example:
+        """A good image for a batch that has none: of its worker's shard, drawn by its rows."""
+        shards = workers.world_size()
+        shard = np.arange(rows[0] % shards, len(self._uris), shards)
+        drawn = np.random.default_rng(rows).permutation(shard)[:MAX_SUBSTITUTES].tolist()
+        for row in drawn:
+            if found := self._examples([row], self._fetch([row])):
+                return found[row]
+        uri = self._uris[rows[0]]
+        raise RuntimeError(
+            f"not one of the {len(rows)} images of a batch can be used, nor of {len(drawn)} others "
+            f"that were tried in their place; {uri}: {self.broken[uri]}"
+        )
 
     def _decode(
         self, rows: Sequence[int], bodies: Sequence[bytes | ImageError]
@@ -245,6 +309,7 @@ class BatchLoader:
         fetched: dict[int, _Example] = {}
         for row, result in zip(rows, self._pool.map(self._prepare, rows, bodies), strict=True):
             if isinstance(result, ImageError):
+                refuse_passing_error(self._uris[row], result)
                 self.broken[self._uris[row]] = result
                 continue
             fetched[row] = result
@@ -255,15 +320,19 @@ class BatchLoader:
     def _prepare(self, row: int, body: bytes | ImageError) -> _Example | ImageError:
         if isinstance(body, ImageError):
             return body
+        values = self._table.slice(row, 1).to_pylist()[0]
         try:
             pixels = decode_image(body, MAX_PIXELS)
+            height, width = pixels.shape[:2]
+            refuse_another_size((width, height), (values["width"], values["height"]))
             canvas, transform = letterbox(pixels, self._input_size, self._preprocessing)
         except ImageError as error:
             return error
+        except MemoryError:
+            return ImageError(ErrorKind.OUT_OF_MEMORY, "not enough memory to decode it")
         except Exception as error:  # whatever one file does to a decoder, it costs one image
             return ImageError(ErrorKind.CORRUPT, f"{type(error).__name__}: {error}")
-        boxes, class_ids = self._boxes_of(row)
-        height, width = transform.original_size
+        boxes, class_ids = _boxes_of(values)
         boxes = transform.to_letterboxed(boxes.clip(0, (width, height, width, height)))
         targets = _targets(boxes, class_ids)
         return _Example(self._uris[row], canvas, transform.content_xyxy, targets)
@@ -274,12 +343,12 @@ class BatchLoader:
         yield
         self.stage_seconds[stage] += time.perf_counter() - started
 
-    def _boxes_of(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """(M, 4) xyxy in original pixels and (M,) class ids, without crowds."""
-        values = self._table.slice(row, 1).to_pylist()[0]
-        single = ~np.array(values["is_crowd"], bool)
-        boxes = np.array(values["boxes"], np.float32).reshape(-1, 4)
-        return boxes[single], np.array(values["class_ids"], np.int32)[single]
+
+def _boxes_of(row: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """(M, 4) xyxy in original pixels and (M,) class ids, without crowds."""
+    single = ~np.array(row["is_crowd"], bool)
+    boxes = np.array(row["boxes"], np.float32).reshape(-1, 4)
+    return boxes[single], np.array(row["class_ids"], np.int32)[single]
 
 
 def _targets(boxes_xyxy: NDArray[np.float32], class_ids: NDArray[np.int32]) -> Targets:

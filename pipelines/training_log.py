@@ -176,7 +176,12 @@ class TrainingLog:
         self._draw()
         # The last, for it is what makes a run complete.
         self._write_csv(METRICS, [asdict(row) for _, row in sorted(self._rows.items())])
-        return [*self._broken_images(reports), self._line(row), *_waiting(reports, row)]
+        return [
+            *self._broken_images(reports),
+            self._line(row),
+            *_waiting(reports, row),
+            *_not_validated(reports[0].evaluation),
+        ]
 
     def _add_class_rows(self, epoch: int, evaluation: Evaluation) -> None:
         earlier = [row for row in self._class_rows if int(row["epoch"]) < epoch]
@@ -243,6 +248,18 @@ def _waiting(reports: Sequence[WorkerReport], row: EpochRow) -> list[str]:
         f"{row.wait_share:.0%} of epoch {row.epoch} was spent waiting for data: {stage} is short "
         f"({seconds:.1f} s of it)"
     ]
+
+
+def _not_validated(evaluation: Evaluation | None) -> list[str]:
+    """A warning where images of the validation table could not be used."""
+    if evaluation is None or not evaluation.failed_by_kind:
+        return []
+    failed = sum(evaluation.failed_by_kind.values())
+    kinds = ", ".join(f"{kind} {count}" for kind, count in evaluation.failed_by_kind.items())
+    told = f"warning: {failed} of {evaluation.images} validation images could not be used ({kinds})"
+    if failed == evaluation.images:
+        return [f"{told}: this AP says nothing about the weights"]
+    return [f"{told}: their targets count as missed"]
 
 
 def _read_csv(output: Folder, name: str) -> list[dict[str, str]]:

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pacsv
 
 from pipelines.annotations.annotated import Annotations
 from pipelines.annotations.checks import checked_table
@@ -64,6 +65,8 @@ class Prepared:
 
     table: pa.Table
     faults: Sequence[Fault]
+    faults_uri: str
+    """A CSV file of all of them, with their places."""
 
 
 def prepare(config: PrepareConfig) -> Prepared:
@@ -87,8 +90,27 @@ def prepare(config: PrepareConfig) -> Prepared:
             f"{config.source} has no boxes to learn from, crowds not counted: "
             f"{len(table)} usable images, {_named(faults)}"
         )
+    # Before the table, beside which no list of an earlier one is ever left.
+    faults_uri = config.output.removesuffix(".parquet") + ".faults.csv"
+    _write_faults(faults_uri, faults)
     write_training_table(config.output, table)
-    return Prepared(table, faults)
+    return Prepared(table, faults, faults_uri)
+
+
+def _write_faults(uri: str, faults: Sequence[Fault]) -> None:
+    rows = {
+        "kind": [str(fault.kind) for fault in faults],
+        "where": [fault.where for fault in faults],
+        "what": [str(fault) for fault in faults],
+    }
+    schema = pa.schema([(name, pa.string()) for name in rows])
+    sink = pa.BufferOutputStream()
+    pacsv.write_csv(pa.table(rows, schema), sink)
+    folder, _, name = uri.rpartition("/")
+    try:
+        Folder(folder or ".").write(name, sink.getvalue().to_pybytes())
+    except STORAGE_ERRORS as error:
+        raise InputError(f"{uri} cannot be written: {error}") from error
 
 
 def recognise(source: str) -> Format:

@@ -1,4 +1,6 @@
+import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,7 @@ def test_it_prints_boxes_crowds_and_images_of_each_class_and_zeros_of_an_empty_o
     assert f"{summary}{tmp_path}/train.parquet" in printed
 
 
-def test_it_shows_the_first_faults_of_each_kind_and_counts_them_all(
+def test_it_shows_the_first_faults_of_each_kind_and_writes_them_all_to_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flat = [annotation([x, 2, 0, 4]) for x in range(FAULTS_SHOWN + 5)]
@@ -62,6 +64,48 @@ def test_it_shows_the_first_faults_of_each_kind_and_counts_them_all(
     assert "the first 20 of 25 rows" in printed
     assert "clipped: 1, kept up to the edge" in printed
     assert "1 boxes and 0 crowds; 26 faults" in printed
+    path = tmp_path / "train.faults.csv"
+    assert f"every fault with its place: {path}" in printed
+    faults = list(csv.DictReader(path.open()))
+    assert len(faults) == 26
+    last = {"where": f"{tmp_path}/instances.json: annotations[25]", "what": "box 24, 2, 24, 6"}
+    assert {"kind": "zero_area"} | last in faults
+
+
+def test_the_list_of_faults_is_never_that_of_an_earlier_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = annotation([1, 2, 3, 4])
+    for faulty in ([annotation([1, 2, 0, 4])], []):
+        run(monkeypatch, *write_coco(Folder(str(tmp_path)), good, *faulty))
+        assert len((tmp_path / "train.faults.csv").read_text().splitlines()) == 1 + len(faulty)
+
+
+def test_detections_of_enough_score_become_a_training_table(
+    tmp_path: Path,
+    labelled_run: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = labelled_run(num_images=10)
+    made.write(Folder(str(tmp_path / "labels")))
+    labelled = [
+        row["image_uri"]
+        for rows in made.images.values()
+        for row in rows
+        if row["status"] == "labelled"
+    ]
+    scores = [row["score"] for rows in made.detections.values() for row in rows]
+    kept = sum(score >= 0.8 for score in scores)
+    assert 0 < kept < len(scores)
+    output = str(tmp_path / "train.parquet")
+    flags = ["--source", str(tmp_path / "labels"), "--output", output]
+    run(monkeypatch, *flags, "--min_score", "0.8")
+    table, class_names = read_training_table(output)
+    assert table["image_uri"].to_pylist() == labelled
+    assert class_names == ["cat", "dog", "bird"]
+    assert sum(map(len, table["class_ids"].to_pylist())) == kept
+    assert f"{kept} boxes and 0 crowds; 0 faults: {output}" in capsys.readouterr().out
 
 
 def test_strict_exits_with_2_names_the_fault_and_writes_nothing(

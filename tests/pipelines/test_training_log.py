@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,22 @@ def test_an_epoch_done_again_replaces_its_row(log: TrainingLog, tmp_path: Path) 
     resumed.add([report_of(2, loss=4.0)])
     with (tmp_path / "metrics.csv").open() as file:
         assert [row["loss"] for row in csv.DictReader(file)] == ["2.0", "4.0"]
+
+
+def test_validation_images_that_could_not_be_used_are_told_of_with_the_reason(
+    log: TrainingLog, tmp_path: Path
+) -> None:
+    truth = generate_archive(tmp_path / "shapes", 4, 0, "photos")
+    evaluation = evaluate(DETECTIONS.empty_table(), truth)
+    assert len(log.add([report_of(1, evaluation=evaluation)])) == 1
+    some = replace(evaluation, failed_by_kind={"gone": 2, "corrupt": 1})
+    assert log.add([report_of(2, evaluation=some)])[1:] == [
+        "warning: 3 of 4 validation images could not be used (gone 2, corrupt 1): their targets "
+        "count as missed"
+    ]
+    none = replace(evaluation, failed_by_kind={"not_finite": 4})
+    [_, told] = log.add([report_of(3, evaluation=none)])
+    assert told.endswith("(not_finite 4): this AP says nothing about the weights")
 
 
 def test_the_best_epoch_is_the_first_with_the_highest_ap(log: TrainingLog, tmp_path: Path) -> None:
