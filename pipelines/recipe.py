@@ -55,7 +55,8 @@ class Recipe:
     multiscale: bool = True
     """Whether the batches change their size every ten steps."""
     freeze_epochs: int = 0
-    """Epochs at the start in which backbone and neck stay as they are, for fine-tuning."""
+    """Epochs at the start in which the weights of backbone and neck stay as they are, for
+    fine-tuning; the statistics of their BatchNorm follow the images, as in the seed."""
     rule: Literal["official", "seed"] = "official"
     """Whose label assignment."""
     sync_batchnorm: bool = False
@@ -110,7 +111,7 @@ class Recipe:
         return epoch >= self.epochs - self.no_aug_epochs
 
     def is_frozen(self, epoch: int) -> bool:
-        """Whether backbone and neck stay as they are in an epoch, counted from 0."""
+        """Whether backbone and neck keep their weights in an epoch, counted from 0."""
         return epoch < self.freeze_epochs
 
     def is_validated(self, epochs_done: int) -> bool:

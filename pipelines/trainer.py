@@ -31,7 +31,7 @@ from yolox_core import (
 )
 
 MAX_SKIPPED_IN_A_ROW = 10
-"""Steps without a finite gradient after which a run is given up."""
+"""Steps without a finite loss and gradient after which a run is given up."""
 
 
 class TrainingDivergedError(RuntimeError):
@@ -54,7 +54,7 @@ class EpochResult:
     learning_rate: float
     """Of the last step."""
     skipped_steps: int
-    """Steps whose gradient was not finite."""
+    """Steps whose loss or gradient was not finite."""
     images: int
     seconds: float
     wait_seconds: float
@@ -139,7 +139,7 @@ class Trainer:
             after_step: called after each step, with this trainer's state as the step left it.
 
         Raises:
-            TrainingDivergedError: ten steps in a row had no finite gradient.
+            TrainingDivergedError: ten steps in a row had no finite loss and gradient.
         """
         self._begin_epoch()
         step = self.first_step_to_load
@@ -193,7 +193,7 @@ class Trainer:
             yield batch.with_canvases_on(self._device)
 
     def _step(self, batch: Batch) -> None:
-        """One update of the weights, or none where the gradient is not finite."""
+        """One update of the weights, or none where the loss or the gradient is not finite."""
         step = self._at.epoch * self.steps_per_epoch + self._at.step
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.lr_at(step, self.steps_per_epoch)
@@ -205,7 +205,10 @@ class Trainer:
             raw = self._parallel(images)
         losses = self._loss(raw, targets, use_l1=self.recipe.is_closing(self._at.epoch))
         self._optimizer.zero_grad()
-        self._scaler.scale(losses["total"]).backward()  # type: ignore[no-untyped-call]
+        # A loss that is not finite makes the gradient NaN, on all workers though it is one's own:
+        # float16 that overflows leaves an infinite loss with a finite gradient.
+        of_itself = torch.where(losses["total"].isfinite(), 1.0, math.nan)
+        self._scaler.scale(losses["total"]).backward(of_itself)  # type: ignore[no-untyped-call]
         if self._update_weights():
             self._terms.append(torch.stack([losses[name].detach().float() for name in _TERMS]))
             return
@@ -234,11 +237,12 @@ class Trainer:
         self._at.skipped += 1
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            uris = [uri for of_worker in workers.gathered(batch.uris) for uri in of_worker]
             raise TrainingDivergedError(
-                f"the gradient was not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row, up to step "
-                f"{self._at.step + 1} of epoch {self._at.epoch + 1}: a lower learning_rate than "
-                f"{self.recipe.learning_rate} may help; the last batch of one worker was "
-                f"{', '.join(batch.uris)}"
+                f"the loss or its gradient was not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row,"
+                f" up to step {self._at.step + 1} of epoch {self._at.epoch + 1}: a lower "
+                f"learning_rate than {self.recipe.learning_rate} may help; the last batch was "
+                f"{', '.join(uris)}"
             )
 
     def _augmented(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
@@ -307,4 +311,6 @@ def precision_of(device: torch.device) -> torch.dtype:
     """What convolutions compute in: half the bits where a GPU has them, float32 on a CPU."""
     if device.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    # Older GPUs emulate bfloat16, at a fraction of their float16's speed.
+    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if has_bfloat16 else torch.float16

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from pipelines.errors import InputError
 from pipelines.storage import Folder
 
 STATES_KEPT = 2
@@ -29,19 +30,30 @@ class StateStore:
             self._folder.delete(name)
 
     def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest state that can be read, if any, and what is to be told of the others."""
+        """The newest state that can be decoded, if any, and what is to be told of the others.
+
+        Raises:
+            InputError: there are states, and all are damaged.
+            STORAGE_ERRORS: one cannot be read, which says nothing about what it holds.
+        """
         notes = [
             f"{uri} was being written when the run was killed: left out"
             for uri in self._folder.unfinished()
         ]
-        for name in reversed(self._folder.list()):
+        names = self._folder.list()
+        for name in reversed(names):
+            file = io.BytesIO(self._folder.read(name))
             try:
                 # To the CPU first: the file names the GPU of the worker that wrote it.
-                file = io.BytesIO(self._folder.read(name))
                 state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
             except Exception as error:  # what torch.load raises depends on which byte is wrong
                 reason = type(error).__name__
                 notes.append(f"{self._folder.uri_of(name)} is damaged ({reason}): left out")
             else:
                 return state, notes
+        if names:
+            raise InputError(
+                f"all {len(names)} states in {self._folder.uri} are damaged, and a run that starts "
+                "anew would overwrite what is there: restore one of them, or give another output"
+            )
         return None, notes

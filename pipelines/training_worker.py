@@ -40,7 +40,7 @@ from yolox_core import (
 
 LAST = "last.pth"
 BEST = "best.pth"
-"""Averaged weights after the last epoch, and after the one with the highest AP."""
+"""Averaged weights after the last epoch done, and after the one with the highest AP."""
 
 LINES = "lines"
 """Key of a report: what the driver is to print."""
@@ -138,10 +138,9 @@ class _Worker:
 
     def _write(self, reports: Sequence[WorkerReport], weights: bytes) -> list[str]:
         """Write the state last: where there is one, all that came before it is there."""
-        if reports[0].evaluation:
-            self._output.write(LAST, weights)
-            if self._log.is_best(reports[0]):
-                self._output.write(BEST, weights)
+        self._output.write(LAST, weights)
+        if reports[0].evaluation and self._log.is_best(reports[0]):
+            self._output.write(BEST, weights)
         lines = self._log.add(reports)
         self._save_state()
         return lines

@@ -4,16 +4,18 @@ import io
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from pipelines import trainer as trainer_module
+from pipelines import workers
 from pipelines.recipe import Recipe
-from pipelines.trainer import Trainer, TrainingDivergedError
+from pipelines.trainer import Trainer, TrainingDivergedError, precision_of
 from pipelines.training_data import Batch
-from yolox_core import build_model, load_checkpoint, warmup_cosine
+from yolox_core import build_model, load_checkpoint, seed_cosine, seed_step, warmup_cosine
 
 RECIPE = Recipe(
     preset="nano",
@@ -81,6 +83,19 @@ def test_the_learning_rate_follows_warmup_cosine() -> None:
         for step in (1, 3, 5, 7)
     ]
     assert last_of_epochs == expected
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rate_of_epoch"), [("seed_cosine", seed_cosine), ("seed_step", seed_step)]
+)
+def test_the_schedules_of_the_seed_go_by_epochs(
+    schedule: str, rate_of_epoch: Callable[..., float]
+) -> None:
+    recipe = dataclasses.replace(RECIPE, schedule=schedule)
+    rates = [recipe.lr_at(step, STEPS) for step in range(4 * STEPS)]
+    of_epochs = [rate_of_epoch(epoch, base_lr=0.1 * 4 / 64, total_epochs=4) for epoch in range(4)]
+    assert rates == [rate for rate in of_epochs for _ in range(STEPS)]
+    assert len(set(rates)) > 1
 
 
 def test_l1_joins_in_the_last_epochs() -> None:
@@ -161,10 +176,49 @@ def test_a_skipped_step_leaves_the_weights_and_the_statistics_as_they_were() -> 
     assert trainer.ema.num_updates == 0
 
 
-def test_ten_skipped_steps_in_a_row_stop_the_training_and_name_the_images() -> None:
+def test_a_step_with_an_infinite_loss_is_skipped_though_its_gradient_is_finite() -> None:
+    trainer = trainer_of()
+    calls, loss = itertools.count(), trainer._loss
+
+    def infinite_once(*inputs: object, **options: object) -> dict[str, torch.Tensor]:
+        losses = loss(*inputs, **options)
+        return losses | {"total": losses["total"] + (math.inf if next(calls) == 1 else 0.0)}
+
+    trainer._loss = infinite_once
+    result = trainer.run_epoch([square()] * 3)
+    assert result.skipped_steps == 1
+    assert math.isfinite(result.loss)
+    assert trainer.ema.num_updates == 2
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bfloat16"), (False, "float16")])
+def test_a_gpu_that_only_emulates_bfloat16_computes_in_float16(
+    native: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_bf16_supported(including_emulation: bool = True) -> bool:
+        return native or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
+    assert precision_of(torch.device("cuda")) is getattr(torch, expected)
+
+
+def test_in_float16_each_step_that_overflows_halves_the_scale_of_the_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trainer_module, "precision_of", lambda _: torch.float16)
+    trainer = trainer_of()
+    overflow_in(trainer, {0, 1})
+    assert trainer.run_epoch([square()] * 2).skipped_steps == 2
+    assert trainer.state_dict()["scaler"]["scale"] == 65536 / 4
+
+
+def test_ten_skipped_steps_in_a_row_stop_the_training_and_name_the_images_of_all_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers, "gathered", lambda uris: [uris, ("e", "f")])
     trainer = trainer_of(steps_per_epoch=12)
     overflow_in(trainer, set(range(1, 12)))
-    expected = r"10 steps in a row, up to step 11 .* lower learning_rate than 0\.1 .* a, b, c, d"
+    expected = r"10 steps in a row, up to step 11 .* learning_rate than 0\.1 .* a, b, c, d, e, f"
     with pytest.raises(TrainingDivergedError, match=expected):
         trainer.run_epoch([square()] * 12)
 

@@ -1,6 +1,7 @@
 import csv
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -12,10 +13,11 @@ from pipelines.detector import Detector
 from pipelines.errors import InputError
 from pipelines.preview import write_preview
 from pipelines.shapes import CLASS_NAMES, generate_archive
+from pipelines.storage import Folder
 from pipelines.trainer import TrainingDivergedError
 from pipelines.training import TrainingSummary, train_detector
 from pipelines.training_config import TrainingConfig
-from pipelines.training_worker import start_model
+from pipelines.training_worker import _Worker, start_model
 from yolox_core import load_checkpoint, save_checkpoint
 
 NUM_IMAGES = 12
@@ -197,6 +199,14 @@ def test_weights_of_another_preset_are_refused_before_anything_starts(
     with pytest.raises(InputError, match="is a YOLOX-nano: give --preset nano"):
         train_detector(config)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_epoch_without_a_validation_leaves_its_weights_too(tmp_path: Path) -> None:
+    log = SimpleNamespace(add=lambda _: [])
+    worker = SimpleNamespace(_output=Folder(str(tmp_path)), _log=log, _save_state=lambda: None)
+    _Worker._write(worker, [SimpleNamespace(evaluation=None)], b"weights")
+    assert (tmp_path / "last.pth").read_bytes() == b"weights"
+    assert not (tmp_path / "best.pth").exists()
 
 
 def test_a_preview_shows_a_batch_with_its_boxes(folder: Path, tmp_path: Path) -> None:

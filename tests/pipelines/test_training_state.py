@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipelines.errors import InputError
 from pipelines.storage import Folder
 from pipelines.training_state import StateStore
 
@@ -48,9 +49,33 @@ def test_a_damaged_state_gives_way_to_the_one_before_and_is_told_of(tmp_path: Pa
     assert "epoch-00002-step-0000000.pt is damaged" in notes[0]
 
 
+def test_a_run_does_not_start_anew_where_all_states_are_damaged(tmp_path: Path) -> None:
+    store = StateStore(Folder(str(tmp_path)))
+    for epoch in (1, 2):
+        store.save({"epoch": epoch}, epoch, 0)
+    for path in (tmp_path / "states").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"all 2 states in .*states are damaged.* another output"):
+        store.newest()
+
+
+def test_a_state_that_cannot_be_read_is_not_taken_for_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(folder: Folder, name: str) -> bytes:
+        raise PermissionError(f"{name}: access denied")
+
+    store = StateStore(Folder(str(tmp_path)))
+    store.save({"epoch": 1}, 1, 0)
+    monkeypatch.setattr(Folder, "read", denied)
+    with pytest.raises(PermissionError, match=r"epoch-00001.*access denied"):
+        store.newest()
+
+
 KILLED_WHILE_WRITING = """
 import os, signal, sys
 import torch
+from pipelines.errors import InputError
 from pipelines.storage import Folder
 from pipelines.training_state import StateStore
 
