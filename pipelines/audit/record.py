@@ -25,8 +25,6 @@ def malformed(record: Record, run: str) -> list[Broken]:
     counts |= {name: record.get(name, 0) for name in ("skipped", "compacted")}
     counts |= {f"{name} {key}": count for name in _MAPS for key, count in _items(record, name)}
     faults = [f"{name} is {count!r}" for name, count in counts.items() if not _is_count(count)]
-    if record["run"] != run:
-        faults.append(f"it is named {record['run']!r}")
     if record.get("status") not in STATUSES:
         faults.append(f"status is {record.get('status')!r}")
     if not _is_date(record.get("date")):
