@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import fields
 from functools import wraps
 from inspect import getdoc
+from io import BufferedWriter, FileIO, TextIOWrapper
 from itertools import zip_longest
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import jsonargparse
 from jsonargparse import DefaultHelpFormatter
@@ -109,19 +110,45 @@ class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 
 
 def exit_on_input_error(main: Callable[[], None]) -> Callable[[], None]:
-    """Make bad input one sentence on stderr and exit code 2; anything else keeps its traceback."""
+    """Make bad input one sentence on stderr and exit code 2; anything else keeps its traceback.
+
+    Whoever reads what is printed may stop reading, as `| head` does: the work goes on, and the exit
+    code is that of the work.
+    """
 
     @wraps(main)
     def guarded() -> None:
+        sys.stdout = _outliving_its_reader(sys.stdout, sys.__stdout__)
+        sys.stderr = _outliving_its_reader(sys.stderr, sys.__stderr__)
         try:
             main()
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(EXIT_BAD_INPUT)
-        except BrokenPipeError:  # `| head` has seen enough; Python would complain at its exit too
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     return guarded
+
+
+class _OutlivesItsReader(FileIO):
+    """A file that loses what is written to it once it is a pipe that nobody reads from."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            # The descriptor itself, for others write to it too.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return super().write(data)
+
+
+def _outliving_its_reader(stream: TextIO, of_the_process: TextIO | None) -> TextIO:
+    """The same output, unless it is another's: what a test or a notebook has put there stays."""
+    if stream != of_the_process:
+        return stream
+    file = _OutlivesItsReader(stream.fileno(), "w", closefd=False)
+    return TextIOWrapper(
+        BufferedWriter(file), encoding=stream.encoding, errors=stream.errors, line_buffering=True
+    )
 
 
 def _module_name() -> str:

@@ -17,7 +17,7 @@ from jobs.cli import exit_on_input_error, parse
 from jobs.printing import print_table
 from pipelines.annotations import read_coco, read_training_table
 from pipelines.evaluation import Evaluation, evaluate
-from pipelines.query import open_run
+from pipelines.query import Views, query_run, read_rows
 from pipelines.schema import LABELLED
 
 
@@ -46,11 +46,14 @@ class EvaluateConfig:
 def main() -> None:
     config = parse(EvaluateConfig, __doc__)
     truth = _read_truth(config)
-    views = open_run(config.table, config.run)
-    labelled = views.images.to_table(["image_uri"], filter=pads.field("status") == LABELLED)
-    detections = views.detections.to_table()
-    result = evaluate(detections, truth, labelled["image_uri"].to_pylist())
-    print_evaluation(result, title=f"Run {views.runs['run'][0]}")
+
+    def evaluate_run(views: Views) -> tuple[Evaluation, str]:
+        labelled = read_rows(views.images, ["image_uri"], pads.field("status") == LABELLED)
+        detections = read_rows(views.detections)
+        result = evaluate(detections, truth, labelled["image_uri"].to_pylist())
+        return result, f"Run {views.runs['run'][0]}"
+
+    print_evaluation(*query_run(config.table, config.run, evaluate_run))
 
 
 def _read_truth(config: EvaluateConfig) -> pa.Table:

@@ -23,6 +23,9 @@ Record = Mapping[str, Any]
 
 VIEWS = ("images", "detections")
 
+READINGS = 100
+"""Of a table that changes while it is read, before it is given up."""
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -41,13 +44,20 @@ def read_contents(table: Folder, read_records: Callable[[], Sequence[Record]]) -
 
     A run can be dropped or compacted between the reading of its record and the listing of its
     files, which would then be neither all of the old ones nor all of the new. It is read again.
+
+    Raises:
+        InputError: the table changed each time, or as `read_records` does.
     """
-    while True:
+    for _ in range(READINGS):
         records = read_records()
         # Images before detections: a part that is committed in between is then in neither list.
         found = [_files_of(table, view, records) for view in VIEWS]
         if not _has_changed(table, records, [*found[0], *found[1]]):
             return _sorted_out(records, *found)
+    raise InputError(
+        f"{table.uri} was read {READINGS} times, and runs were dropped or compacted each time: "
+        "try again when that is over"
+    )
 
 
 def read_records(table: Folder) -> list[Record]:
@@ -79,14 +89,20 @@ def read_record(table: Folder, name: str) -> Record:
     """One record; `record` is the whole of it, as JSON.
 
     Raises:
-        InputError: it is not a run record.
+        InputError: it is not a run record, or that of another run than its file's name says.
     """
     data = table.read(name)
     try:
-        record = json.loads(data)
-        return {**record, "run": record["run"], "record": data.decode()}
+        values = json.loads(data)
+        record = {**values, "run": values["run"], "record": data.decode()}
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{table.uri_of(name)} is not a run record: {error!r}") from error
+    if record_name(record["run"]) != name:
+        raise InputError(
+            f"{table.uri_of(name)} is the record of run {record['run']!r}: a record lies in "
+            "runs/<run>.json, so give the file its name back, or delete it if it is a copy"
+        )
+    return record
 
 
 def read_named(table: Folder, run: str) -> Record:

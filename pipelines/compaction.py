@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
+import duckdb
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
@@ -109,7 +110,7 @@ def compact_table(config: CompactionConfig) -> Iterator[Compaction]:
                 yield compaction
         for run in chosen:
             _delete_superseded(table, run, config.grace_seconds)
-    except STORAGE_ERRORS as error:
+    except (duckdb.Error, *STORAGE_ERRORS) as error:
         raise InputError(f"{table.uri} cannot be compacted: {error}") from error
 
 

@@ -113,10 +113,30 @@ def query_table(uri: str, all_runs: bool, ask: Callable[[Views], Answer]) -> Ans
     Raises:
         InputError: as `open_table` and `ask` do.
     """
+    return _ask(lambda: open_table(uri, all_runs), ask)
+
+
+def query_run(uri: str, run: str, ask: Callable[[Views], Answer]) -> Answer:
+    """What `ask` makes of the views of one run, as `query_table` does.
+
+    Raises:
+        InputError: as `open_run` and `ask` do.
+    """
+    return _ask(lambda: open_run(uri, run), ask)
+
+
+def read_rows(
+    view: pads.Dataset, columns: Sequence[str] | None = None, filter: pads.Expression | None = None
+) -> pa.Table:
+    """The rows of a view, in the order of its files.
+
+    Raises:
+        ReadError: the table cannot be read.
+    """
     try:
-        return ask(open_table(uri, all_runs))
-    except ReadError:
-        return ask(open_table(uri, all_runs))
+        return view.to_table(columns, filter=filter)
+    except (pa.ArrowException, *STORAGE_ERRORS) as error:
+        raise ReadError(f"the table cannot be read: {error}") from error
 
 
 def run_query(views: Views, sql: str) -> pa.Table:
@@ -200,6 +220,13 @@ _SUMMARY = {
         FROM images WHERE status = 'failed' GROUP BY error_kind ORDER BY images DESC, error_kind
     """,
 }
+
+
+def _ask(open_views: Callable[[], Views], ask: Callable[[Views], Answer]) -> Answer:
+    try:
+        return ask(open_views())
+    except ReadError:
+        return ask(open_views())
 
 
 def _open(uri: str, choose: Callable[[Sequence[Record]], Sequence[Record]]) -> Views:

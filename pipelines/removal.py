@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pipelines import catalogue
 from pipelines.errors import InputError
-from pipelines.lease import Lease
+from pipelines.lease import Lease, holder_of
 from pipelines.storage import STORAGE_ERRORS, Folder
 
 
@@ -30,8 +30,8 @@ def drop_run(uri: str, run: str) -> Removal:
     """Delete the record of a run, then its images, its detections and its manifest.
 
     Raises:
-        InputError: there is no such table or run, somebody is at work on it, or other runs skipped
-            images that it has.
+        InputError: there is no such table or run, somebody is at work on it, other runs skipped
+            images that it has, or one that is being listed may be about to.
     """
     table = Folder(uri)
     try:
@@ -62,6 +62,12 @@ def _drop(table: Folder, run: str) -> Removal:
 
 def _refuse_needed(table: Folder, run: str) -> None:
     """Raises InputError if images were skipped by other runs because this one has them."""
+    listing = _runs_being_listed(table)
+    if listing:
+        raise InputError(
+            f"run {run!r} may have rows of images that {', '.join(listing)} is about to skip: its "
+            "images are being listed; wait until jobs.table list shows how many, or stop it"
+        )
     needing = _runs_that_need(table, run)
     if needing:
         raise InputError(
@@ -69,6 +75,14 @@ def _refuse_needed(table: Folder, run: str) -> None:
             "without it they would have none: drop these runs first, or keep it and label anew "
             "(the view latest shows the newest rows only)"
         )
+
+
+def _runs_being_listed(table: Folder) -> Sequence[str]:
+    """Runs that are held and have no record yet: what they skip is in it when their list is."""
+    held = [name.removeprefix("runs/") for name in table.list("runs") if name.endswith(".lease")]
+    runs = [name.removesuffix(".lease") for name in held]
+    without_record = [run for run in runs if not table.exists(catalogue.record_name(run))]
+    return [run for run in without_record if holder_of(table, run)]
 
 
 def _runs_that_need(table: Folder, run: str) -> Sequence[str]:

@@ -210,8 +210,22 @@ def _labelled_run(
         "skipped_in": {skipped_in: skipped} if skipped else {},
         "detections": sum(row["num_detections"] for row in rows),
         "parts": len(made.images),
-        "score_threshold": 0.01,
+        "weights_uri": "weights/nano.pth",
+        "source": "s3://photos/",
+        "weights_sha256": "0123456789abcdef" * 4,
+        "preset": "nano",
+        "preprocessing": "official",
         "input_size": [64, 64],
+        "score_threshold": 0.01,
+        "nms_threshold": 0.65,
+        "max_pixels": 100_000_000,
+        "max_image_bytes": 268_435_456,
+        "images_per_second": len(rows) / 7200,
+        "elapsed_seconds": 7200.0,
+        "stage_seconds": {"detect": 7000.0},
+        "attempts": 1,
+        "code_version": "0.1+6542a05",
+        "package_versions": {"python": "3.11.9"},
     }
     return made
 

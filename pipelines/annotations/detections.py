@@ -3,7 +3,7 @@
 import pyarrow.dataset as pads
 
 from pipelines.annotations.annotated import AnnotatedBox, AnnotatedImage, Annotations
-from pipelines.query import open_run, run_query
+from pipelines.query import Views, query_run, read_rows, run_query
 from pipelines.schema import LABELLED
 
 
@@ -20,13 +20,16 @@ def read_detections(table_uri: str, run: str, min_score: float) -> Annotations:
     Raises:
         InputError: there is no such table or run, or it cannot be read.
     """
-    views = open_run(table_uri, run)
+    return query_run(table_uri, run, lambda views: _read(views, min_score))
+
+
+def _read(views: Views, min_score: float) -> Annotations:
     classes = run_query(
         views, "SELECT DISTINCT class_id, class_name FROM detections ORDER BY class_id"
     ).to_pylist()
     class_ids = {row["class_id"]: index for index, row in enumerate(classes)}
-    labelled = views.images.to_table(_IMAGE, filter=pads.field("status") == LABELLED).to_pylist()
-    found = views.detections.to_table(_BOX, filter=pads.field("score") >= min_score).to_pylist()
+    labelled = read_rows(views.images, _IMAGE, pads.field("status") == LABELLED).to_pylist()
+    found = read_rows(views.detections, _BOX, pads.field("score") >= min_score).to_pylist()
     boxes_of: dict[str, list[AnnotatedBox]] = {row["image_uri"]: [] for row in labelled}
     for row in found:
         where = f"{row['image_uri']}: detection {row['detection_index']}"

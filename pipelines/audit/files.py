@@ -15,15 +15,19 @@ from pipelines import catalogue, runs
 from pipelines.audit.findings import Broken
 from pipelines.catalogue import Contents, Record
 from pipelines.errors import InputError
-from pipelines.schema import COMPACT_DETECTIONS, DETECTIONS, IMAGES, MANIFEST, SCHEMA_VERSION
+from pipelines.schema import COMPACT_DETECTIONS, DETECTIONS, IMAGES, MANIFEST
 from pipelines.storage import S3_SCHEME, STORAGE_ERRORS, Folder
 
 READABLE = "every file can be read"
 SCHEMA = "every file has the columns of the schema"
-VERSION = "every file has the version of the schema"
+METADATA = "every file says the schema's version and its box convention"
+ZSTD = "every file is compressed with zstd"
 TWINS = "every part has an images and a detections file"
 BELONGS = "every file belongs to the rows of a run"
 NO_LEFTOVERS = "no temporary files are left"
+
+USABLE = (METADATA, ZSTD)
+"""The rows of a file that breaks one of these can be read all the same."""
 
 _FILES_AT_ONCE = 16
 _SCHEMAS = {
@@ -90,19 +94,26 @@ def misplaced_files(contents: Contents, temporary: Sequence[str], is_held: bool)
 
 
 def faulty_files(table: Folder, files: RunFiles) -> dict[str, Broken]:
-    """The files whose end cannot be read, or whose schema is another, by their names."""
+    """The files whose end cannot be read or tells of another schema or codec, by their names."""
     filesystem = table.arrow_filesystem()
 
     def fault(kind: str, name: str) -> Broken | None:
         try:
-            found = pq.read_schema(_arrow_path(table, name), filesystem=filesystem)
+            with pq.ParquetFile(_arrow_path(table, name), filesystem=filesystem) as file:
+                found, stored = file.schema_arrow, file.metadata
         except (pa.ArrowException, *STORAGE_ERRORS) as error:
             return _unreadable(name, error)
         if not any(found.equals(schema) for schema in _SCHEMAS[kind]):
             return Broken(SCHEMA, f"other columns than {kind} have", 1, name)
-        version = (found.metadata or {}).get(b"schema_version", b"").decode()
-        if version != SCHEMA_VERSION:
-            return Broken(VERSION, f"version {version!r} and not {SCHEMA_VERSION!r}", 1, name)
+        said = found.metadata or {}
+        for key, value in (_SCHEMAS[kind][0].metadata or {}).items():
+            if said.get(key) != value:
+                what = (
+                    f"{key.decode()} is {said.get(key, b'').decode()!r} and not {value.decode()!r}"
+                )
+                return Broken(METADATA, what, 1, name)
+        if codecs := _codecs(stored) - {"ZSTD"}:
+            return Broken(ZSTD, f"columns with {', '.join(sorted(codecs))}", 1, name)
         return None
 
     return _each(files, fault)
@@ -190,6 +201,12 @@ def _date_in(name: str) -> str | None:
     """The date of a file's folder; None for the files that have none."""
     match = re.search(r"/date=([^/]+)/", name)
     return match and match[1]
+
+
+def _codecs(stored: pq.FileMetaData) -> set[str]:
+    """What the columns are compressed with."""
+    groups = (stored.row_group(group) for group in range(stored.num_row_groups))
+    return {group.column(i).compression for group in groups for i in range(group.num_columns)}
 
 
 def _arrow_path(table: Folder, name: str) -> str:

@@ -134,12 +134,14 @@ _KINDS = ", ".join(f"'{kind}'" for kind in ErrorKind)
 _EVERY_IMAGE = r"""
     SELECT image_uri AS example, *
     FROM (
-        SELECT image_uri, count(*) AS times_listed, min(etag) AS listed_etag, min(part) AS part,
+        SELECT image_uri, count(*) AS times_listed, min(etag) AS listed_etag,
+            min(size_bytes) AS listed_size, min(part) AS part,
             min(skipped_in) AS skipped_in
         FROM manifest GROUP BY image_uri
     )
     FULL JOIN (
-        SELECT image_uri, count(*) AS num_rows, min(etag) AS etag, min(status::VARCHAR) AS status,
+        SELECT image_uri, count(*) AS num_rows, min(etag) AS etag, min(size_bytes) AS size_bytes,
+            min(status::VARCHAR) AS status,
             min(num_detections) AS num_detections, min(width) AS width, min(height) AS height,
             TRY_CAST(min(__filename).regexp_extract('part-(\d+)\.', 1) AS INTEGER) AS lies_in
         FROM placed GROUP BY image_uri
@@ -177,6 +179,11 @@ _PER_IMAGE = [
         "a row has the listed etag",
         "another etag in images than in the manifest",
         "num_rows IS NULL OR listed_etag IS NULL OR etag IS NOT DISTINCT FROM listed_etag",
+    ),
+    Promise(
+        "a row has the listed size",
+        "another size_bytes in images than in the manifest",
+        "num_rows IS NULL OR listed_size IS NULL OR size_bytes IS NOT DISTINCT FROM listed_size",
     ),
     Promise(
         "num_detections is the number of boxes",

@@ -9,7 +9,7 @@ import pyarrow.dataset as pads
 
 from pipelines import catalogue, runs
 from pipelines.audit.files import (
-    VERSION,
+    USABLE,
     RunFiles,
     faulty_files,
     misplaced_files,
@@ -17,7 +17,7 @@ from pipelines.audit.files import (
     unreadable_files,
 )
 from pipelines.audit.findings import Broken
-from pipelines.audit.record import RECORD, contradictions, malformed, miscounts
+from pipelines.audit.record import RECORD, contradictions, gaps_of_lineage, malformed, miscounts
 from pipelines.audit.rows import (
     SKIPPED,
     broken_promises,
@@ -134,7 +134,7 @@ def _audit_files(table: Folder, run: str, temporary: Sequence[str], memory_mb: i
     )
     misplaced = misplaced_files(contents, still_there, is_held)
     faulty = faulty_files(table, files)
-    usable = files.without(n for n, broken in faulty.items() if broken.promise != VERSION)
+    usable = files.without(n for n, broken in faulty.items() if broken.promise not in USABLE)
     try:
         of_rows = _audit_rows(table, record, usable, memory_mb)
     except (duckdb.Error, *STORAGE_ERRORS) as error:
@@ -145,7 +145,8 @@ def _audit_files(table: Folder, run: str, temporary: Sequence[str], memory_mb: i
             raise
         faulty |= unreadable
         of_rows = _audit_rows(table, record, usable.without(unreadable), memory_mb)
-    broken = [*contradictions(record), *misplaced.broken, *_grouped(faulty.values()), *of_rows]
+    broken = [*contradictions(record), *gaps_of_lineage(record), *misplaced.broken]
+    broken += [*_grouped(faulty.values()), *of_rows]
     return RunAudit(run, record["status"], broken, misplaced.notes)
 
 
@@ -191,8 +192,8 @@ def _audit_rows(table: Folder, record: Record, files: RunFiles, memory_mb: int) 
 
 def _placed(images: pads.Dataset) -> pa.RecordBatchReader:
     """The images with the name of the file of each, to be read once."""
-    names = ["image_uri", "etag", "status", "num_detections", "width", "height", "__filename"]
-    return images.scanner(columns=names).to_reader()
+    names = ["image_uri", "etag", "size_bytes", "status", "num_detections", "width", "height"]
+    return images.scanner(columns=[*names, "__filename"]).to_reader()
 
 
 def _audit_skips(

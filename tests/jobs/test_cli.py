@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -5,6 +8,8 @@ import pytest
 
 from jobs.cli import parse, parse_command
 from pipelines.errors import InputError
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +72,35 @@ def test_a_command_gives_the_config_of_its_own_class(tmp_path: Path) -> None:
 def test_a_command_that_is_not_understood_is_refused(args: list[str], named: str) -> None:
     with pytest.raises(InputError, match=named):
         parse_command(COMMANDS, "", args)
+
+
+PRINTS_THEN_WORKS = """
+import sys
+from pathlib import Path
+from jobs.cli import exit_on_input_error
+from pipelines.errors import InputError
+
+@exit_on_input_error
+def main():
+    for stream in (sys.stdout, sys.stderr):
+        for _ in range(2):
+            print("page after page " * 10_000, file=stream)
+    Path(sys.argv[1]).write_text("done")
+    if sys.argv[2:]:
+        raise InputError("and yet")
+
+main()
+"""
+
+
+@pytest.mark.parametrize(("args", "exit_code"), [([], 0), (["bad"], 2)])
+def test_a_job_whose_output_nobody_reads_on_does_its_work_and_keeps_its_exit_code(
+    tmp_path: Path, args: list[str], exit_code: int
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", PRINTS_THEN_WORKS, str(tmp_path / "work"), *args]
+    ended = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=writing, timeout=60)
+    os.close(writing)
+    assert ended.returncode == exit_code
+    assert (tmp_path / "work").read_text() == "done"

@@ -53,6 +53,22 @@ def test_a_run_is_measured_and_what_it_missed_is_said(
     assert "2 images in the truth, 1 not labelled by the run" in printed
 
 
+@pytest.mark.parametrize("view", ["images", "detections"])
+def test_a_table_that_cannot_be_read_is_one_sentence_and_exit_code_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    view: str,
+) -> None:
+    table, truth = write_table_and_truth(tmp_path)
+    Folder(table).write(f"{view}/date=2026-11-21/run=night/part-0.parquet", b"no Parquet")
+    monkeypatch.setattr("sys.argv", ["jobs.evaluate", "--table", table, "--truth", truth])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "part-0.parquet" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("truth", "images"), [("instances.json", ""), ("truth.parquet", "s3://photos")]
 )

@@ -1,9 +1,11 @@
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.audit import AuditConfig, RunAudit, audit_table
@@ -17,6 +19,8 @@ Change = Callable[[Any], object]
 
 COUNTS = "the record's counts are the tables'"
 RECORD = "the record is readable and agrees with itself"
+LINEAGE = "the record says what made the rows"
+METADATA = "every file says the schema's version and its box convention"
 TWINS = "every part has an images and a detections file"
 BELONGS = "every file belongs to the rows of a run"
 NIGHT = "date=2026-11-21/run=night"
@@ -89,6 +93,8 @@ ROWS: list[tuple[str, Change, set[str]]] = [
     ),
     ("a row has the listed etag", lambda night: night.manifest[8].update(etag="other"), set()),
     ("a row has the listed etag", lambda night: image(night, 8).update(etag=None), set()),
+    ("a row has the listed size", lambda night: image(night, 8).update(size_bytes=1), set()),
+    ("a row has the listed size", lambda night: image(night, 8).update(size_bytes=None), set()),
     (
         "a row lies in the part that the manifest names",
         lambda night: night.manifest[8].update(part=0),
@@ -191,13 +197,13 @@ ROWS: list[tuple[str, Change, set[str]]] = [
     ),
     (COUNTS, lambda night: night.record.update(detections=12), set()),
     (COUNTS, lambda night: night.record.update(skipped_in={"another": 4}), set()),
-    (RECORD, lambda night: night.record.update(finished_at=None), set()),
     (RECORD, lambda night: night.record.update(failed_by_kind={"gone": 1}), {COUNTS}),
     (RECORD, lambda night: night.record.update(skipped_in={}), {COUNTS}),
     (RECORD, lambda night: night.record.update(empty=30), {COUNTS}),
     (RECORD, lambda night: night.record.update(status="done"), set()),
     (RECORD, lambda night: night.record.update(labelled="7"), set()),
     (RECORD, lambda night: night.record.update(score_threshold=None), set()),
+    (RECORD, lambda night: night.record.update(score_threshold=1.5), set()),
     (
         "listed = labelled + failed + skipped",
         lambda night: night.record.update(listed=13),
@@ -216,6 +222,60 @@ def test_a_broken_promise_is_named_and_no_other_but_what_follows_from_it(
     assert promises(audits["night"]) == {promise} | follow
 
 
+UNSAID: list[tuple[str, tuple[Any, ...]]] = [
+    ("source", (None, "")),
+    ("weights_uri", (None, "", 3)),
+    ("weights_sha256", (None, "", "0123", "x" * 64)),
+    ("preset", (None, "")),
+    ("preprocessing", (None, "")),
+    ("input_size", (None, [64], [0, 64], "64")),
+    ("nms_threshold", (None, 1.5, float("nan"))),
+    ("max_pixels", (None, 0)),
+    ("max_image_bytes", (None, "many")),
+    ("code_version", (None, "")),
+    ("package_versions", (None, {}, {"torch": ""})),
+    ("started_at", (None, "", "yesterday", "2026-11-21T01:00:00", "2026-11-21T01:00:00+02:00")),
+    ("attempts", (None, 0)),
+    ("finished_at", (None, "", "later")),
+    ("images_per_second", (None, -1)),
+    ("elapsed_seconds", (None, "long")),
+    ("stage_seconds", (None, {"detect": "long"})),
+]
+
+
+@pytest.mark.parametrize(("name", "values"), UNSAID)
+def test_what_a_record_does_not_say_of_its_rows_is_named(
+    table: Folder, labelled_run, name: str, values: tuple[Any, ...]
+) -> None:
+    night = labelled_run()
+    night.write(table)
+    for value in values:
+        table.write("runs/night.json", json.dumps(night.record | {name: value}).encode())
+        [broken] = audit(table)["night"].broken
+        assert (broken.promise, broken.what) == (LINEAGE, f"{name} is {value!r}")
+
+
+def test_a_run_of_failed_images_has_no_source_and_another_detector_no_preset(
+    table: Folder, labelled_run
+) -> None:
+    night = labelled_run()
+    night.record |= {"source": "", "selection": "failed in earlier"}
+    night.record |= {"preset": "", "preprocessing": "", "detector": "mine.detector:Mine"}
+    night.write(table)
+    assert audit(table)["night"].broken == []
+
+
+def test_a_run_that_was_listed_and_not_begun_has_no_start(table: Folder, labelled_run) -> None:
+    night = labelled_run(status="running")
+    night.record |= {"started_at": "", "attempts": 0, "stage_seconds": {}}
+    night.write(table)
+    assert audit(table)["night"].broken == []
+    night.record["attempts"] = 1
+    night.write(table)
+    [broken] = audit(table)["night"].broken
+    assert (broken.promise, broken.what) == (LINEAGE, "started_at is ''")
+
+
 def add_file(kind: str, schema: pa.Schema) -> Change:
     return lambda table: table.write_table(
         f"{kind}/{NIGHT}/part-00000099.parquet", schema.empty_table()
@@ -230,6 +290,11 @@ def add_part(schema: pa.Schema) -> Change:
         add_file("detections", DETECTIONS)(table)
 
     return add
+
+
+def compress_otherwise(table: Folder) -> None:
+    path = Path(table.uri, f"detections/{NIGHT}/part-00000001.parquet")
+    pq.write_table(pq.read_table(path, partitioning=None), path, compression="snappy")
 
 
 def damage(table: Folder) -> None:
@@ -267,11 +332,13 @@ FILES: list[tuple[str, Change, set[str]]] = [
         set(),
     ),
     (
-        "every file has the version of the schema",
-        add_part(IMAGES.with_metadata({"schema_version": "0"})),
+        METADATA,
+        add_part(IMAGES.with_metadata(IMAGES.metadata | {b"schema_version": b"0"})),
         set(),
     ),
-    ("every file has the version of the schema", add_part(IMAGES.remove_metadata()), set()),
+    (METADATA, add_part(IMAGES.with_metadata(IMAGES.metadata | {b"boxes": b"xywh"})), set()),
+    (METADATA, add_part(IMAGES.remove_metadata()), set()),
+    ("every file is compressed with zstd", compress_otherwise, set()),
     (TWINS, add_file("images", IMAGES), set()),
     (TWINS, add_file("detections", DETECTIONS), set()),
     (BELONGS, lambda table: table.write(f"images/{NIGHT}/notes.txt", b"milk"), set()),

@@ -260,3 +260,16 @@ def test_a_run_that_is_still_written_to_is_refused(disk: Folder, labelled_run, s
 def test_sizes_that_make_no_sense_are_refused(flags: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(flags))):
         CompactionConfig(table="t", **flags)
+
+
+@pytest.mark.parametrize("view", ["images", "detections"])
+def test_a_file_that_cannot_be_read_is_named_and_nothing_is_changed(
+    disk: Folder, labelled_run, view: str
+) -> None:
+    labelled_run().write(disk)
+    part = f"{view}/date=2026-11-21/run=night/part-00000001.parquet"
+    disk.write(part, b"no Parquet")
+    before = disk.list()
+    with pytest.raises(InputError, match=r"cannot be compacted.*part-00000001\.parquet"):
+        compact(disk)
+    assert disk.list() == before

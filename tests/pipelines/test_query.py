@@ -12,7 +12,9 @@ from pipelines.query import (
     Views,
     open_run,
     open_table,
+    query_run,
     query_table,
+    read_rows,
     run_query,
     summarise,
 )
@@ -299,4 +301,18 @@ def test_a_file_that_cannot_be_read_is_said_after_the_second_try(table: Folder) 
 
     with pytest.raises(ReadError, match=r"part-0\.parquet"):
         query_table(table.uri, False, ask)
+    assert len(opened) == 2
+
+
+def test_the_rows_of_a_run_whose_files_vanish_are_read_once_more(table: Folder) -> None:
+    write_run(table, "night", "2026-11-21")
+    opened = []
+
+    def drop_a_file_then_read(views: Views) -> int:
+        opened.append(views)
+        if len(opened) == 1:
+            table.delete("detections/date=2026-11-21/run=night/part-0.parquet")
+        return read_rows(views.detections).num_rows
+
+    assert query_run(table.uri, "night", drop_a_file_then_read) == 0
     assert len(opened) == 2

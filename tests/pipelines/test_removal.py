@@ -81,6 +81,20 @@ def test_a_run_that_others_skipped_images_for_is_kept(disk: Folder, labelled_run
     assert disk.list() == []
 
 
+def test_no_run_is_dropped_while_another_is_listed_which_may_skip_its_images(
+    disk: Folder, labelled_run
+) -> None:
+    labelled_run("first", "2026-11-20").write(disk)
+    before = disk.list()
+    with lease.Lease.acquire(disk, "second"):
+        with pytest.raises(InputError, match="second is about to skip"):
+            drop_run(disk.uri, "first")
+        # With its record, it says itself what it has skipped.
+        labelled_run("second", skipped=4, skipped_in="other", status="running").write(disk)
+        assert drop_run(disk.uri, "first").record == 1
+    assert not set(before) & set(disk.list())
+
+
 def test_a_run_with_an_unreadable_record_can_be_dropped(disk: Folder, labelled_run) -> None:
     labelled_run().write(disk)
     disk.write("runs/night.json", b"{")
