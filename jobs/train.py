@@ -14,12 +14,13 @@ import pyarrow as pa
 
 from jobs.cli import exit_on_input_error, parse
 from jobs.printing import print_table
+from pipelines.errors import RunStoppedError
 from pipelines.preview import write_preview
 from pipelines.trainer import TrainingDivergedError
 from pipelines.training import TrainingSummary, train_detector
 from pipelines.training_config import TrainingConfig
 
-EXIT_DIVERGED = 1
+EXIT_STOPPED = 1
 
 
 @exit_on_input_error
@@ -31,9 +32,9 @@ def main() -> None:
         return
     try:
         _report(train_detector(config))
-    except TrainingDivergedError as error:
+    except (TrainingDivergedError, RunStoppedError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_DIVERGED)
+        sys.exit(EXIT_STOPPED)
 
 
 def _report(summary: TrainingSummary) -> None:

@@ -10,8 +10,10 @@ checkpoints are not used: see DECISIONS.md.
 
 import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +22,7 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
 from pipelines import cluster, storage
-from pipelines.errors import InputError
+from pipelines.errors import InputError, RunStoppedError
 from pipelines.publishing import publish
 from pipelines.storage import Folder
 from pipelines.trainer import TrainingDivergedError
@@ -34,6 +36,7 @@ from pipelines.training_config import (
 )
 from pipelines.training_data import TrainingData, read_training_data
 from pipelines.training_log import EpochRow, TrainingLog
+from pipelines.training_state import StateStore
 from pipelines.training_worker import BEST, DIVERGED, LAST, LINES, start_model, train_worker
 
 MAX_FAILURES = 3
@@ -71,26 +74,35 @@ def train_detector(config: TrainingConfig) -> TrainingSummary:
     Raises:
         InputError: something that was given cannot be used; nothing has been started.
         TrainingDivergedError: the loss stayed infinite or NaN; the last good state is kept.
+        RunStoppedError: training cannot go on now; the same command goes on with the rest.
     """
     data = read_training_data(config.train, config.val)
     start_model(config, data.class_names)  # so that weights of another kind are refused here
     output = Folder(config.output)
-    try:
-        refuse_other_settings(output, config, data)
+    with _storage_errors_told(config):
+        state, _ = StateStore(output).newest()
+        refuse_other_settings(output, config, data, state["settings"] if state else None)
         log = TrainingLog(output, config.epochs)
-    except storage.STORAGE_ERRORS as error:
-        raise InputError(f"output={config.output!r} cannot be used: {error}") from error
     epochs_before = log.epochs_done
     if not log.is_complete:
         cluster.connect()
         logging.getLogger("ray.train").setLevel(logging.ERROR)
         cpus, gpus = cluster.resources()
         num_workers = _num_workers(config, len(data.train), cpus, gpus)
-        refuse_other_workers(output, num_workers)
-        output.write(SETTINGS, settings_json(config, data, num_workers))
+        with _storage_errors_told(config):
+            refuse_other_workers(output, num_workers)
+            output.write(SETTINGS, settings_json(config, data, num_workers))
         _fit(config, data, output, num_workers, use_gpu=gpus >= 1)
         log = TrainingLog(output, config.epochs)
     return _summary(config, output, log, log.epochs_done - epochs_before)
+
+
+@contextmanager
+def _storage_errors_told(config: TrainingConfig) -> Iterator[None]:
+    try:
+        yield
+    except storage.STORAGE_ERRORS as error:
+        raise InputError(f"output={config.output!r} cannot be used: {error}") from error
 
 
 def _summary(
@@ -165,11 +177,19 @@ def _fit(
         printing = pool.submit(_print_lines, reports)
         try:
             trainer.fit()
+        except ray.train.WorkerGroupError as error:
+            raise _explained(error) from error
         finally:
             reports.put(None)
         diverged = printing.result()
     if diverged:
         raise TrainingDivergedError(diverged)
+
+
+def _explained(error: Exception) -> Exception:
+    """What to raise for an error of the workers: one of ours becomes one sentence."""
+    told = re.search(rf"(?:{RunStoppedError.__name__}|{InputError.__name__}): (.+)", str(error))
+    return RunStoppedError(told[1]) if told else error
 
 
 class _SendReports(ray.train.UserCallback):

@@ -57,12 +57,22 @@ def settings_json(config: TrainingConfig, data: TrainingData, num_workers: int) 
     return json.dumps(settings, indent=2).encode()
 
 
-def refuse_other_settings(output: Folder, config: TrainingConfig, data: TrainingData) -> None:
-    """Raises InputError where the output was begun with other settings or other data."""
-    if not output.exists(SETTINGS):
-        return
-    before = json.loads(output.read(SETTINGS))
-    now = json.loads(settings_json(config, data, before["workers"]))
+def refuse_other_settings(
+    output: Folder, config: TrainingConfig, data: TrainingData, of_state: str | None
+) -> None:
+    """Raises InputError where the output was begun with other settings or other data.
+
+    Args:
+        of_state: the settings_json of the state to go on from, which may be a copy of another run.
+    """
+    begun = [output.read(SETTINGS).decode()] if output.exists(SETTINGS) else []
+    for text in begun if of_state is None else [*begun, of_state]:
+        before = json.loads(text)
+        now = json.loads(settings_json(config, data, before["workers"]))
+        _refuse_differing(output, before, now)
+
+
+def _refuse_differing(output: Folder, before: dict[str, Any], now: dict[str, Any]) -> None:
     differing = [name for name in now if now[name] != before.get(name)]
     if differing:
         changes = ", ".join(f"{name} {before.get(name)} -> {now[name]}" for name in differing)

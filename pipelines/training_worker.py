@@ -13,7 +13,7 @@ from ray.train.torch import get_device
 
 from pipelines import workers
 from pipelines.detection import DetectorSettings
-from pipelines.errors import InputError
+from pipelines.errors import InputError, RunStoppedError
 from pipelines.evaluation import Evaluation
 from pipelines.storage import Folder
 from pipelines.trainer import Trainer, TrainingDivergedError
@@ -101,12 +101,23 @@ class _Worker:
         self._trainer = Trainer(config, model, preprocessing, steps, device)
         if state is not None:
             self._trainer.load_state_dict(state["trainer"])
+        self._refuse_other_positions()
+        if state is not None:
             notes = [
                 f"going on after {self._trainer.epochs_done} epochs"
                 f" and {self._trainer.steps_done} steps"
             ]
         self._is_saved_for_preemption = False
         self._tell([*notes_on_states, *notes])
+
+    def _refuse_other_positions(self) -> None:
+        """Raises RunStoppedError where the workers have read different states, or none."""
+        positions = workers.gathered((self._trainer.epochs_done, self._trainer.steps_done))
+        if len(set(positions)) > 1:
+            raise RunStoppedError(
+                f"the workers find states of {sorted(set(positions))} (epochs, steps) in "
+                f"output={self._output.uri!r}: it must be s3:// or a folder that all machines share"
+            )
 
     def run(self) -> None:
         """Train the epochs that are left."""

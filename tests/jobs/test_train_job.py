@@ -85,3 +85,14 @@ def test_the_labelling_job_runs_on_the_best_weights(
         )
     )
     assert (summary.ledger.labelled, summary.ledger.failed) == (NUM_IMAGES - 1, 1)
+
+
+def test_states_that_are_all_damaged_are_not_trained_over(folder: Path) -> None:
+    states = folder / "damaged/states"
+    states.mkdir(parents=True)
+    (states / "epoch-00007-step-0000014.pt").write_bytes(b"half a st")
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        train(folder, f"--output={folder}/damaged")
+    assert refused.value.returncode == 2
+    *_, told = refused.value.stderr.splitlines()
+    assert told.startswith(f"error: all 1 states in {states} are damaged, and a run that starts")
