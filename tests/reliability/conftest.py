@@ -1,6 +1,5 @@
 import itertools
 import json
-import os
 import random
 import signal
 from collections.abc import Iterator
@@ -11,19 +10,13 @@ import boto3
 import pytest
 from ray.cluster_utils import Cluster
 
+from tests.conftest import FAULT_SEED
 from tests.reliability import harness
 from tests.reliability.harness import ROOT, RUN, Files, Job, Rows
-
-FAULT_SEED = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(10**6))
-"""Of the moments at which things break: others in each session, unless FAULT_SEED is set."""
 
 _MOMENTS_IN_SHORT = 2
 _MOMENTS_IN_SOAK = 20
 _numbers = itertools.count()
-
-
-def pytest_report_header() -> str:
-    return f"moments of the faults: FAULT_SEED={FAULT_SEED}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
