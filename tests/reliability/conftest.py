@@ -90,13 +90,16 @@ def job(archive: str, table: str, ray_address: str, tmp_path: Path) -> Iterator[
 
 @pytest.fixture(scope="session")
 def unbroken(archive: str, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    """The rows of a run that nothing happened to."""
+    """The rows of a run that nothing happened to: labelled, empty and failed ones in each part."""
     folder = tmp_path_factory.mktemp("unbroken")
     job = Job(archive, str(folder / "table"), folder, environment={"RAY_ADDRESS": ray_address})
     job.finish()
-    rows = harness.rows_of(Files(job.table), folder / "copy")
-    assert len(rows["images"]) == harness.NUM_IMAGES
-    return rows
+    files = Files(job.table)
+    harness.audit(files, folder / "copy")
+    record = json.loads(files.read(f"runs/{RUN}.json"))
+    counts = [record[name] for name in ("listed", "empty", "failed")]
+    assert counts == [harness.NUM_IMAGES, harness.NUM_PARTS, harness.NUM_PARTS]
+    return harness.rows_of(files, folder / "copy")
 
 
 @pytest.fixture(scope="session")
