@@ -105,6 +105,24 @@ def test_a_run_that_is_asked_to_stop_says_how_to_go_on(
     _holds(job, unbroken)
 
 
+@pytest.mark.moments(1, 1)
+def test_ctrl_c_with_a_local_ray_says_how_to_go_on(
+    job: Job, unbroken: Rows, chance: random.Random, faulty_s3: FaultyS3
+) -> None:
+    ray_address = job.environment.pop("RAY_ADDRESS")
+    process, _ = _started(job, chance, faulty_s3, range(1, NUM_PARTS))
+    # To the local Ray, too, which must not die of it before the run has said how to go on.
+    process.signal(signal.SIGINT, group=True)
+    assert process.wait() == 130
+    faulty_s3.clear()
+    assert "stopped by Ctrl-C. What is written is safe; the same command goes on" in (
+        process.errors()
+    )
+    job.environment["RAY_ADDRESS"] = ray_address
+    job.finish()
+    _holds(job, unbroken)
+
+
 def test_a_detector_actor_killed_by_sigkill(
     job: Job, unbroken: Rows, chance: random.Random
 ) -> None:
