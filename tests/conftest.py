@@ -3,6 +3,8 @@
 import io
 import itertools
 import json
+import os
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +33,15 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 
+FAULT_SEED = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(10**6))
+"""Of the moments at which things break: others in each session, unless FAULT_SEED is set."""
+
 _bucket_numbers = itertools.count()
+
+
+def pytest_report_header() -> str:
+    # Here, for pytest asks only the topmost conftest.py for it where no folder is named.
+    return f"moments of the faults: FAULT_SEED={FAULT_SEED}"
 
 
 class _AnyCharacter(RegexConverter):

@@ -1,5 +1,6 @@
 """Storage that misbehaves: every kind of fault, and what it costs."""
 
+import inspect
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import ray
 from pipelines import s3
 from pipelines.fetch import ImageRef, fetch, fetch_block
 from pipelines.images import ImageError
-from pipelines.s3 import IMAGE_RETRIES, RetryPolicy
+from pipelines.s3 import IMAGE_RETRIES, TABLE_RETRIES, RetryPolicy
 from pipelines.schema import FETCHED
 from pipelines.storage import Folder, list_objects
 from tests.faulty_s3 import (
@@ -135,6 +136,22 @@ def test_an_image_that_never_comes_costs_a_minute_at_most() -> None:
     ]
     assert sum(longest) < 43  # S3 says no at once
     assert policy.patience_s + policy.read_timeout_s <= 60  # S3 says nothing
+
+
+@pytest.mark.parametrize(("retry", "longest_s"), [(1, 0.2), (2, 0.4), (5, 3.2), (9, 10)])
+def test_requests_that_failed_together_come_again_one_by_one(retry: int, longest_s: float) -> None:
+    waits = sorted(IMAGE_RETRIES.backoff_s(retry) for _ in range(1000))
+    # Full jitter: all of the time up to the longest wait is used alike.
+    for share in (0.1, 0.5, 0.9):
+        assert waits[int(1000 * share)] == pytest.approx(share * longest_s, abs=0.1 * longest_s)
+    assert waits[-1] <= longest_s
+
+
+def test_the_patience_that_the_documentation_states() -> None:
+    assert (IMAGE_RETRIES.attempts, IMAGE_RETRIES.read_timeout_s) == (10, 6)
+    assert (TABLE_RETRIES.attempts, TABLE_RETRIES.read_timeout_s) == (10, 20)
+    assert inspect.signature(fetch).parameters["policy"].default is IMAGE_RETRIES
+    assert Folder("s3://bucket/table").policy is TABLE_RETRIES
 
 
 def test_patience_ends_the_tries_of_an_image_that_stalls(bucket, faulty_s3) -> None:

@@ -1,6 +1,5 @@
 import itertools
 import json
-import os
 import random
 import signal
 from collections.abc import Iterator
@@ -11,19 +10,13 @@ import boto3
 import pytest
 from ray.cluster_utils import Cluster
 
+from tests.conftest import FAULT_SEED
 from tests.reliability import harness
 from tests.reliability.harness import ROOT, RUN, Files, Job, Rows
-
-FAULT_SEED = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(10**6))
-"""Of the moments at which things break: others in each session, unless FAULT_SEED is set."""
 
 _MOMENTS_IN_SHORT = 2
 _MOMENTS_IN_SOAK = 20
 _numbers = itertools.count()
-
-
-def pytest_report_header() -> str:
-    return f"moments of the faults: FAULT_SEED={FAULT_SEED}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -97,13 +90,16 @@ def job(archive: str, table: str, ray_address: str, tmp_path: Path) -> Iterator[
 
 @pytest.fixture(scope="session")
 def unbroken(archive: str, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    """The rows of a run that nothing happened to."""
+    """The rows of a run that nothing happened to: labelled, empty and failed ones in each part."""
     folder = tmp_path_factory.mktemp("unbroken")
     job = Job(archive, str(folder / "table"), folder, environment={"RAY_ADDRESS": ray_address})
     job.finish()
-    rows = harness.rows_of(Files(job.table), folder / "copy")
-    assert len(rows["images"]) == harness.NUM_IMAGES
-    return rows
+    files = Files(job.table)
+    harness.audit(files, folder / "copy")
+    record = json.loads(files.read(f"runs/{RUN}.json"))
+    counts = [record[name] for name in ("listed", "empty", "failed")]
+    assert counts == [harness.NUM_IMAGES, harness.NUM_PARTS, harness.NUM_PARTS]
+    return harness.rows_of(files, folder / "copy")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,16 +37,19 @@ FLAGS = (
     "--detector=tests.stand_in:StandIn",
     f"--images_per_part={IMAGES_PER_PART}",
     "--num_actors=2",
+    "--max_failed_share=0.2",  # one of fifteen fails, and one of the evening's ten
 )
-
 
 PATIENCE_S = 300
 """A run takes twenty seconds; on a machine that does other work, minutes."""
 
 
+_ODD_ONES = {0: "SLOW", 3: "NAN", 7: "EMPTY"}
+
+
 def body_of(number: int) -> bytes:
-    """One image of each part takes a tenth of a second, so that a run lasts."""
-    word = "SLOW" if number % IMAGES_PER_PART == 0 else "image"
+    """Of each part one image is slow, so that a run lasts, one fails, and one shows nothing."""
+    word = _ODD_ONES.get(number % IMAGES_PER_PART, "image")
     return f"{word} {number}".encode()
 
 
@@ -175,9 +178,16 @@ class Files:
         names = self.names("images/")
         return [name for name in names if f"/run={RUN}/" in name and name.endswith(".parquet")]
 
+    def wait_for_lease(self, process: Process) -> None:
+        """Until the run is this driver's."""
+        self._wait(lambda: f"runs/{RUN}.lease" in self.names("runs/"), process)
+
     def wait_for_parts(self, count: int, process: Process) -> None:
+        self._wait(lambda: len(self.parts()) >= count, process)
+
+    def _wait(self, is_so: Callable[[], bool], process: Process) -> None:
         deadline = time.monotonic() + PATIENCE_S
-        while len(self.parts()) < count:
+        while not is_so():
             assert process.is_running(), f"the run ended before the fault:\n{process.errors()}"
             assert time.monotonic() < deadline, f"nothing is written:\n{process.errors()}"
             time.sleep(0.2)
@@ -209,6 +219,10 @@ _NOTHING_OF_THIS = {
         f"SELECT i.image_uri FROM {IMAGES} i LEFT JOIN (SELECT image_uri, count(*) AS n FROM "
         f"{_DETECTIONS} GROUP BY ALL) d USING (image_uri) WHERE num_detections != coalesce(n, 0)"
     ),
+    "a failed image with boxes or without a reason": (
+        f"SELECT image_uri FROM {IMAGES} "
+        "WHERE status = 'failed' AND (num_detections > 0 OR error_kind IS NULL)"
+    ),
     "a box of no image": (
         f"SELECT image_uri FROM {_DETECTIONS} EXCEPT SELECT image_uri FROM {IMAGES}"
     ),
@@ -226,16 +240,22 @@ def audit(files: Files, folder: Path) -> None:
     left = [name for name in files.names() if name.endswith((".tmp", ".lease"))]
     assert left == [], "left behind"
     record = json.loads((copy / f"runs/{RUN}.json").read_text())
-    [(rows, labelled, boxes)] = duckdb.sql(
-        "SELECT count(*), count(*) FILTER (status = 'labelled'), sum(num_detections)::BIGINT "
+    counts = duckdb.sql(
+        "SELECT count(*) AS listed, count(*) FILTER (status = 'labelled') AS labelled, "
+        "count(*) FILTER (status = 'labelled' AND num_detections = 0) AS empty, "
+        "count(*) FILTER (status = 'failed') AS failed, sum(num_detections)::BIGINT AS detections "
         f"FROM {IMAGES.format(copy)}"
-    ).fetchall()
-    assert record["status"] == "complete"
-    assert (rows, labelled, boxes) == (
-        record["listed"],
-        record["labelled"],
-        record["detections"],
     )
+    kinds = duckdb.sql(
+        "SELECT error_kind, count(*) "
+        f"FROM {IMAGES.format(copy)} WHERE status = 'failed' GROUP BY ALL"
+    )
+    assert record["status"] == "complete"
+    [found] = counts.fetchall()
+    for name, count in zip(counts.columns, found, strict=True):
+        assert record[name] == count, f"{name}: the record says {record[name]}, the rows {count}"
+    by_kind = dict(kinds.fetchall())
+    assert record["failed_by_kind"] == by_kind, f"failed by kind: the rows say {by_kind}"
 
 
 def rows_of(files: Files, folder: Path) -> Rows:
