@@ -20,9 +20,9 @@ from pipelines.storage import STORAGE_ERRORS, Folder, RunFolders
 
 STAGES = ("fetch", "detect", "write")
 
-IMAGES_AT_ONCE = {"cuda": 256, "cpu": 32}
+IMAGES_AT_ONCE = {"cuda": 256, "cpu": 64}
 """That a detector is asked about: it may decode them all before it looks at the first. After each
-there is a sign of life, and a core may need ten seconds for an image."""
+there is a sign of life, and a core may need several seconds for an image."""
 
 Fetch = Callable[[pa.Table], pa.Table]
 """From (part, part_rows, image_uri, etag, size_bytes) to schema.FETCHED."""
