@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import random
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,12 @@ class _AnyCharacter(RegexConverter):
 
 
 werkzeug_app.RegexConverter = _AnyCharacter
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard() -> None:
+    """By what is started here, too: what a shell starts in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

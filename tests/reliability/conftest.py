@@ -1,7 +1,6 @@
 import itertools
 import json
 import random
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,12 +28,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for number in range(in_soak)
         ]
         metafunc.parametrize("chance", moments, indirect=True)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def ctrl_c_is_heard() -> None:
-    """By what is started here, too: what a shell starts in the background ignores it."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
