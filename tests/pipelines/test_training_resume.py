@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Four epochs of sixteen steps on two workers, with all that is random."""
+    """Three epochs of sixteen steps on two workers, with all that is random."""
     folder = tmp_path_factory.mktemp("shapes")
     table = generate_archive(folder, 64, 3, str(folder / "images"))
     write_training_table(str(folder / "truth.parquet"), table)
@@ -36,7 +36,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "val": str(folder / "truth.parquet"),
         "preset": "nano",
         "input_size": 96,
-        "epochs": 4,
+        "epochs": 3,
         "batch_size": 4,
         "warmup_epochs": 1,
         "no_aug_epochs": 1,
