@@ -1,5 +1,6 @@
 import csv
 import io
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -145,6 +146,16 @@ def test_other_settings_in_the_same_output_are_refused(
     expected = r"other settings \(learning_rate 0\.16 -> 0\.1, seed 0 -> 1\): give another folder"
     with pytest.raises(InputError, match=expected):
         train_detector(config_of(folder, learning_rate=0.1, seed=1))
+
+
+@pytest.mark.ray
+def test_a_state_of_other_settings_is_refused_wherever_it_comes_from(
+    folder: Path, trained: TrainingSummary
+) -> None:
+    (folder / "copy").mkdir()
+    shutil.copytree(folder / "run/states", folder / "copy/states")
+    with pytest.raises(InputError, match=r"copy' holds .* settings \(seed 0 -> 1\)"):
+        train_detector(config_of(folder, output=str(folder / "copy"), seed=1))
 
 
 @pytest.mark.ray
