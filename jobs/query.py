@@ -18,9 +18,8 @@ import pyarrow as pa
 
 from jobs.cli import exit_on_input_error, parse
 from jobs.printing import print_table, to_csv, to_json, to_parquet
-from pipelines.errors import InputError
 from pipelines.query import query_table, run_query, summarise
-from pipelines.storage import STORAGE_ERRORS, Folder
+from pipelines.storage import write_bytes
 
 _WRITERS: dict[str, Callable[[pa.Table], bytes]] = {
     "csv": to_csv,
@@ -74,11 +73,7 @@ def _hand_over(data: bytes, output: str) -> None:
     if not output:
         sys.stdout.buffer.write(data)
         return
-    folder, _, name = output.rpartition("/")
-    try:
-        Folder(folder or ".").write(name, data)
-    except STORAGE_ERRORS as error:
-        raise InputError(f"{output} cannot be written: {error}") from error
+    write_bytes(output, data)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The errors that a job tells in one sentence."""
 
+import re
+
 
 class InputError(ValueError):
     """Names what was given, the rule and a way out, in one sentence; a job exits with 2 on it."""
@@ -11,3 +13,10 @@ class RunStoppedError(RuntimeError):
 
 class StalledError(RunStoppedError):
     """Nothing has moved for too long; says what each stage was doing."""
+
+
+def sentence_in(error: Exception, *kinds: type[Exception]) -> str | None:
+    """What an error of these kinds said in a process of Ray, which hands on no more than text."""
+    names = "|".join(kind.__name__ for kind in kinds)
+    told = re.search(rf"(?:{names}): (.+)", str(error))
+    return told and told[1]

@@ -8,7 +8,6 @@ would drop its whole block: a failure is a row that the later stages pass on.
 """
 
 import hashlib
-import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ import ray.exceptions
 from pipelines import cluster, runs, storage
 from pipelines.activity import start_activity
 from pipelines.detection import DEFAULT_DETECTOR, DetectorSettings, load_detector_class
-from pipelines.errors import InputError, RunStoppedError, StalledError
+from pipelines.errors import InputError, RunStoppedError, StalledError, sentence_in
 from pipelines.fetch import fetch_block
 from pipelines.labelling_config import LabellingConfig
 from pipelines.lease import Lease
@@ -309,9 +308,9 @@ def _explained(error: BaseException) -> BaseException:
     """What to raise for an error of the run: the storage's become one sentence."""
     if isinstance(error, storage.STORAGE_ERRORS):
         return stopped_by_storage(error)
-    told = re.search(rf"{RunStoppedError.__name__}: (.+)", str(error))
-    if isinstance(error, ray.exceptions.RayTaskError) and told:
-        return RunStoppedError(told[1])
+    if isinstance(error, ray.exceptions.RayTaskError):
+        told = sentence_in(error, RunStoppedError)
+        return RunStoppedError(told) if told else error
     return error
 
 

@@ -5,7 +5,7 @@ import torch
 
 from pipelines.augmenter import BatchAugmenter
 from pipelines.contact_sheet import Picture, Pixels, contact_sheet
-from pipelines.storage import Folder
+from pipelines.storage import write_bytes
 from pipelines.training_config import TrainingConfig
 from pipelines.training_data import BatchLoader, epoch_rows, read_training_data
 from pipelines.training_worker import start_model
@@ -41,8 +41,7 @@ def draw_preview(config: TrainingConfig) -> Pixels:
 def write_preview(config: TrainingConfig, path: str) -> None:
     """Write the picture as a PNG file."""
     _, png = cv2.imencode(".png", draw_preview(config))
-    folder, _, name = path.rpartition("/")
-    Folder(folder or ".").write(name, png.tobytes())
+    write_bytes(path, png.tobytes())
 
 
 def _picture(

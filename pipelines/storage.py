@@ -79,12 +79,30 @@ def read_bytes(uri: str) -> bytes:
     Raises:
         InputError: there is no such file, or it may not be read.
     """
-    uri = normalise_uri(uri)
-    folder, _, name = uri.rpartition("/")
+    folder, name = folder_and_name(uri)
     try:
-        return Folder(folder or "/").read(name)
+        return folder.read(name)
     except STORAGE_ERRORS as error:
-        raise InputError(f"{uri} cannot be read: {error}") from error
+        raise InputError(f"{folder.uri_of(name)} cannot be read: {error}") from error
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write one file, whole or not at all.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    folder, name = folder_and_name(uri)
+    try:
+        folder.write(name, data)
+    except STORAGE_ERRORS as error:
+        raise InputError(f"{uri} cannot be written: {error}") from error
+
+
+def folder_and_name(uri: str) -> tuple["Folder", str]:
+    """The folder that a file lies in, and the file's name there."""
+    folder, _, name = normalise_uri(uri).rpartition("/")
+    return Folder(folder or "/"), name
 
 
 def list_objects(uri: str, policy: RetryPolicy = TABLE_RETRIES) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,6 @@ checkpoints are not used: see DECISIONS.md.
 
 import logging
 import os
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
 from pipelines import cluster, storage
-from pipelines.errors import InputError, RunStoppedError
+from pipelines.errors import InputError, RunStoppedError, sentence_in
 from pipelines.publishing import publish
 from pipelines.storage import Folder
 from pipelines.trainer import TrainingDivergedError
@@ -80,9 +79,9 @@ def train_detector(config: TrainingConfig) -> TrainingSummary:
     start_model(config, data.class_names)  # so that weights of another kind are refused here
     output = Folder(config.output)
     with _storage_errors_told(config):
-        state, _ = StateStore(output).newest()
-        refuse_other_settings(output, config, data, state["settings"] if state else None)
         log = TrainingLog(output, config.epochs)
+        state = None if log.is_complete else StateStore(output).newest()[0]
+        refuse_other_settings(output, config, data, state["settings"] if state else None)
     epochs_before = log.epochs_done
     if not log.is_complete:
         cluster.connect()
@@ -188,8 +187,8 @@ def _fit(
 
 def _explained(error: Exception) -> Exception:
     """What to raise for an error of the workers: one of ours becomes one sentence."""
-    told = re.search(rf"(?:{RunStoppedError.__name__}|{InputError.__name__}): (.+)", str(error))
-    return RunStoppedError(told[1]) if told else error
+    told = sentence_in(error, RunStoppedError, InputError)
+    return RunStoppedError(told) if told else error
 
 
 class _SendReports(ray.train.UserCallback):

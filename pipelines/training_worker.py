@@ -101,7 +101,8 @@ class _Worker:
         self._trainer = Trainer(config, model, preprocessing, steps, device)
         if state is not None:
             self._trainer.load_state_dict(state["trainer"])
-        self._refuse_other_positions()
+        position = self._trainer.epochs_done, self._trainer.steps_done
+        refuse_other_positions(position, self._output)
         if state is not None:
             notes = [
                 f"going on after {self._trainer.epochs_done} epochs"
@@ -109,15 +110,6 @@ class _Worker:
             ]
         self._is_saved_for_preemption = False
         self._tell([*notes_on_states, *notes])
-
-    def _refuse_other_positions(self) -> None:
-        """Raises RunStoppedError where the workers have read different states, or none."""
-        positions = workers.gathered((self._trainer.epochs_done, self._trainer.steps_done))
-        if len(set(positions)) > 1:
-            raise RunStoppedError(
-                f"the workers find states of {sorted(set(positions))} (epochs, steps) in "
-                f"output={self._output.uri!r}: it must be s3:// or a folder that all machines share"
-            )
 
     def run(self) -> None:
         """Train the epochs that are left."""
@@ -207,6 +199,20 @@ class _Worker:
     def _tell(self, lines: Sequence[str]) -> None:
         """Send lines to the driver; all workers must call this together."""
         ray.train.report({LINES: list(lines)})
+
+
+def refuse_other_positions(position: tuple[int, int], output: Folder) -> None:
+    """Raises RunStoppedError where the workers have read different states, or some none.
+
+    Args:
+        position: (epochs, steps) of the state that this worker has read.
+    """
+    positions = sorted(set(workers.gathered(position)))
+    if len(positions) > 1:
+        raise RunStoppedError(
+            f"the workers find states of {positions} (epochs, steps) in output={output.uri!r}: it "
+            "must be s3:// or a folder that all machines share"
+        )
 
 
 def _threads(local_world_size: int) -> int:

@@ -23,7 +23,9 @@ from moto.moto_server.utilities import RegexConverter
 from moto.server import ThreadedMotoServer
 
 from pipelines import cluster
+from pipelines.annotations import write_training_table
 from pipelines.schema import DETECTIONS, IMAGES, MANIFEST
+from pipelines.shapes import generate_archive
 from pipelines.storage import Folder, RunFolders
 from tests.faulty_s3 import FaultyS3
 from yolox_core import build_model, save_checkpoint
@@ -120,6 +122,13 @@ def no_ray_here() -> None:
     A fork can cut the connections of that Ray, whose shutdown then waits for ever.
     """
     ray.shutdown()
+
+
+def write_training_shapes(folder: Path, num_images: int) -> pa.Table:
+    """Generated shapes in `images`, and the training table of them, `truth.parquet`."""
+    table = generate_archive(folder, num_images, 3, str(folder / "images"))
+    write_training_table(str(folder / "truth.parquet"), table)
+    return table
 
 
 class Bucket:

@@ -17,7 +17,7 @@ from pipelines.annotations.table import write_training_table
 from pipelines.annotations.voc import ANNOTATIONS, read_voc
 from pipelines.annotations.yolo import DATA_YAML, YAML_SUFFIXES, read_yolo
 from pipelines.errors import InputError
-from pipelines.storage import STORAGE_ERRORS, Folder
+from pipelines.storage import STORAGE_ERRORS, Folder, write_bytes
 
 Format = Literal["coco", "voc", "yolo", "detections"]
 
@@ -106,11 +106,7 @@ def _write_faults(uri: str, faults: Sequence[Fault]) -> None:
     schema = pa.schema([(name, pa.string()) for name in rows])
     sink = pa.BufferOutputStream()
     pacsv.write_csv(pa.table(rows, schema), sink)
-    folder, _, name = uri.rpartition("/")
-    try:
-        Folder(folder or ".").write(name, sink.getvalue().to_pybytes())
-    except STORAGE_ERRORS as error:
-        raise InputError(f"{uri} cannot be written: {error}") from error
+    write_bytes(uri, sink.getvalue().to_pybytes())
 
 
 def recognise(source: str) -> Format:

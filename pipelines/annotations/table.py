@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import InputError
 from pipelines.schema import CLASS_NAMES_KEY, TRAINING
-from pipelines.storage import STORAGE_ERRORS, Folder, read_bytes
+from pipelines.storage import STORAGE_ERRORS, folder_and_name, read_bytes
 
 
 def training_table(rows: Iterable[Mapping[str, Any]], class_names: Sequence[str]) -> pa.Table:
@@ -31,9 +31,9 @@ def write_training_table(uri: str, table: pa.Table) -> None:
     Raises:
         InputError: nothing can be written there.
     """
-    folder, _, name = uri.rpartition("/")
+    folder, name = folder_and_name(uri)
     try:
-        Folder(folder or ".").write_table(name, table)
+        folder.write_table(name, table)
     except STORAGE_ERRORS as error:
         raise InputError(f"{uri} cannot be written: {error}") from error
 

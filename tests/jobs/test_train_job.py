@@ -7,10 +7,9 @@ from pathlib import Path
 import cv2
 import pytest
 
-from pipelines.annotations import write_training_table
 from pipelines.labelling import label_images
 from pipelines.labelling_config import LabellingConfig
-from pipelines.shapes import generate_archive
+from tests.conftest import write_training_shapes
 
 ROOT = Path(__file__).parents[2]
 NUM_IMAGES = 8
@@ -37,8 +36,7 @@ def train(folder: Path, *flags: str) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated shapes with a truth, and one photo that is an image no more."""
     folder = tmp_path_factory.mktemp("job")
-    table = generate_archive(folder, NUM_IMAGES, 3, str(folder / "images"))
-    write_training_table(str(folder / "truth.parquet"), table)
+    table = write_training_shapes(folder, NUM_IMAGES)
     Path(table["image_uri"][5].as_py()).write_bytes(b"<html>")
     return folder
 

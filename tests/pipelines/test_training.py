@@ -8,17 +8,18 @@ import cv2
 import pytest
 import torch
 
-from pipelines.annotations import read_training_table, write_training_table
+from pipelines.annotations import read_training_table
 from pipelines.detection import DetectorSettings, LabelledImage
 from pipelines.detector import Detector
-from pipelines.errors import InputError
+from pipelines.errors import InputError, RunStoppedError
 from pipelines.preview import write_preview
-from pipelines.shapes import CLASS_NAMES, generate_archive
+from pipelines.shapes import CLASS_NAMES
 from pipelines.storage import Folder
 from pipelines.trainer import TrainingDivergedError
 from pipelines.training import TrainingSummary, train_detector
 from pipelines.training_config import TrainingConfig
-from pipelines.training_worker import _Worker, start_model
+from pipelines.training_worker import _Worker, refuse_other_positions, start_model
+from tests.conftest import write_training_shapes
 from yolox_core import load_checkpoint, save_checkpoint
 
 NUM_IMAGES = 12
@@ -48,8 +49,7 @@ def config_of(folder: Path, **changes: object) -> TrainingConfig:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated shapes with a truth; one of the files is not an image any more."""
     folder = tmp_path_factory.mktemp("training")
-    table = generate_archive(folder, NUM_IMAGES, 3, str(folder / "images"))
-    write_training_table(str(folder / "truth.parquet"), table)
+    table = write_training_shapes(folder, NUM_IMAGES)
     Path(table["image_uri"][5].as_py()).write_bytes(b"<html>")
     return folder
 
@@ -156,6 +156,15 @@ def test_a_state_of_other_settings_is_refused_wherever_it_comes_from(
     shutil.copytree(folder / "run/states", folder / "copy/states")
     with pytest.raises(InputError, match=r"copy' holds .* settings \(seed 0 -> 1\)"):
         train_detector(config_of(folder, output=str(folder / "copy"), seed=1))
+
+
+def test_workers_that_find_different_states_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.workers.gathered", lambda position: [position, (0, 0)])
+    output = Folder("s3://bucket/run")
+    refuse_other_positions((0, 0), output)
+    expected = r"\[\(0, 0\), \(3, 0\)\] \(epochs, steps\) in output='s3://bucket/run'"
+    with pytest.raises(RunStoppedError, match=expected):
+        refuse_other_positions((3, 0), output)
 
 
 @pytest.mark.ray

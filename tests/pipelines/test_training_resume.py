@@ -15,10 +15,9 @@ import pytest
 import torch
 from ray.cluster_utils import Cluster
 
-from pipelines.annotations import write_training_table
-from pipelines.shapes import generate_archive
 from pipelines.storage import Folder
 from pipelines.training_state import StateStore
+from tests.conftest import write_training_shapes
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,8 +28,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Three epochs of sixteen steps on two workers, with all that is random."""
     folder = tmp_path_factory.mktemp("shapes")
-    table = generate_archive(folder, 64, 3, str(folder / "images"))
-    write_training_table(str(folder / "truth.parquet"), table)
+    write_training_shapes(folder, 64)
     return {
         "train": str(folder / "truth.parquet"),
         "val": str(folder / "truth.parquet"),

@@ -75,7 +75,6 @@ def test_a_state_that_cannot_be_read_is_not_taken_for_damaged(
 KILLED_WHILE_WRITING = """
 import os, signal, sys
 import torch
-from pipelines.errors import InputError
 from pipelines.storage import Folder
 from pipelines.training_state import StateStore
 

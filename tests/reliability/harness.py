@@ -43,7 +43,6 @@ FLAGS = (
 PATIENCE_S = 300
 """A run takes twenty seconds; on a machine that does other work, minutes."""
 
-
 _ODD_ONES = {0: "SLOW", 3: "NAN", 7: "EMPTY"}
 
 

@@ -176,7 +176,6 @@ def test_two_starts_of_one_run_at_once(
     _holds(job, unbroken)
 
 
-@pytest.mark.moments(1, 20)  # and one on another machine
 def test_started_killed_and_started_elsewhere(
     job: Job, unbroken: Rows, chance: random.Random, faulty_s3: FaultyS3, tmp_path: Path
 ) -> None:
