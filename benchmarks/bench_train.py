@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from benchmarks.machine import describe_machine
-from pipelines.recipe import Recipe
-from pipelines.shapes import CLASS_NAMES, generate_archive
-from pipelines.trainer import Trainer, precision_of
-from pipelines.training_data import BatchLoader, epoch_rows, steps_per_epoch
+from pipelines.datasets.shapes import CLASS_NAMES, generate_archive
+from pipelines.training.data import BatchLoader, epoch_rows, steps_per_epoch
+from pipelines.training.recipe import Recipe
+from pipelines.training.trainer import Trainer, precision_of
 from yolox_core import YOLOXLoss, build_model, build_optimizer, to_model_input
 
 GOALS = {"full_of_bare_on_gpu": 0.95, "full_of_bare_on_cpu": 0.9}

@@ -23,7 +23,7 @@ DRIVER = "driver"
 _ROLES = {
     "raylet/raylet": "raylet",  # before workers: it is told how to start them
     "gcs/gcs_server": "gcs",
-    "pipelines.nursery": "detectors' own processes",
+    "pipelines.detectors.fork_server": "detectors' own processes",
     "ray::MapWorker": "detect actors",
     "ray::Activity": "activity actor",
     "ray::": "fetch and write workers",

@@ -23,15 +23,15 @@ from jobs import label
 from jobs.cli import exit_on_input_error
 from jobs.evaluate import print_evaluation
 from jobs.printing import print_table
-from pipelines.annotations import read_training_table, write_training_table
-from pipelines.contact_sheet import contact_sheet
-from pipelines.evaluation import evaluate
-from pipelines.labelling import label_images
-from pipelines.labelling_config import LabellingConfig
-from pipelines.pictures import pictures_of
-from pipelines.query import Views, open_table, run_query
-from pipelines.schema import FAILED, LABELLED
-from pipelines.shapes import CLASS_NAMES, generate_archive
+from pipelines.datasets import read_training_table, write_training_table
+from pipelines.datasets.shapes import CLASS_NAMES, generate_archive
+from pipelines.evaluation.coco import evaluate
+from pipelines.labelling.config import LabellingConfig
+from pipelines.labelling.run import label_images
+from pipelines.review.contact_sheet import contact_sheet
+from pipelines.review.run_pictures import pictures_of
+from pipelines.tables.query import Views, open_table, run_query
+from pipelines.tables.schema import FAILED, LABELLED
 
 FOLDER = Path(".demo")
 CHECKPOINT = Path(__file__).parent.parent / "assets/shapes/shapes_nano.pth"

@@ -15,10 +15,10 @@ import pyarrow.dataset as pads
 
 from jobs.cli import exit_on_input_error, parse
 from jobs.printing import print_table
-from pipelines.annotations import read_coco, read_training_table
-from pipelines.evaluation import Evaluation, evaluate
-from pipelines.query import Views, query_run, read_rows
-from pipelines.schema import LABELLED
+from pipelines.datasets import read_coco, read_training_table
+from pipelines.evaluation.coco import Evaluation, evaluate
+from pipelines.tables.query import Views, query_run, read_rows
+from pipelines.tables.schema import LABELLED
 
 
 @dataclass(frozen=True, kw_only=True)

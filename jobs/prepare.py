@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from jobs.cli import exit_on_input_error, parse
 from jobs.printing import print_table
-from pipelines.annotations import class_names_of
-from pipelines.annotations.faults import Fault, FaultKind
-from pipelines.annotations.prepare import PrepareConfig, Prepared, prepare
+from pipelines.datasets import class_names_of
+from pipelines.datasets.faults import Fault, FaultKind
+from pipelines.datasets.preparation import PrepareConfig, Prepared, prepare
 
 FAULTS_SHOWN = 20
 """Of each kind."""

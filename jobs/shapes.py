@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.cli import exit_on_input_error, parse
-from pipelines.annotations import write_training_table
-from pipelines.shapes import generate_archive
+from pipelines.datasets import write_training_table
+from pipelines.datasets.shapes import generate_archive
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ import pyarrow as pa
 from jobs.cli import exit_on_input_error, parse
 from jobs.printing import print_table
 from pipelines.errors import RunStoppedError
-from pipelines.preview import write_preview
-from pipelines.trainer import TrainingDivergedError
-from pipelines.training import TrainingSummary, train_detector
-from pipelines.training_config import TrainingConfig
+from pipelines.training.config import TrainingConfig
+from pipelines.training.preview import write_preview
+from pipelines.training.run import TrainingSummary, train_detector
+from pipelines.training.trainer import TrainingDivergedError
 
 EXIT_STOPPED = 1
 

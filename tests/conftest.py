@@ -23,10 +23,10 @@ from moto.moto_server.utilities import RegexConverter
 from moto.server import ThreadedMotoServer
 
 from pipelines import cluster
-from pipelines.annotations import write_training_table
-from pipelines.schema import DETECTIONS, IMAGES, MANIFEST
-from pipelines.shapes import generate_archive
-from pipelines.storage import Folder, RunFolders
+from pipelines.datasets import write_training_table
+from pipelines.datasets.shapes import generate_archive
+from pipelines.storage.folder import Folder, RunFolders
+from pipelines.tables.schema import DETECTIONS, IMAGES, MANIFEST
 from tests.faulty_s3 import FaultyS3
 from yolox_core import build_model, save_checkpoint
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.detection import DetectorSettings, LabelledImage
+from pipelines.detectors.contract import DetectorSettings, LabelledImage
 
 SLOW_S = 0.1
 """What a body that begins with SLOW takes."""

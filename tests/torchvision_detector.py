@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torchvision.io import decode_image
 
-from pipelines.detection import DetectorSettings, LabelledImage
+from pipelines.detectors.contract import DetectorSettings, LabelledImage
 
 
 class Detector:

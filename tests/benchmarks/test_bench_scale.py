@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks import bench_scale
 from benchmarks.memory import Process, Sample, cpu_s, peak_mb, sample, watched_call
-from pipelines.listing import list_source
-from pipelines.schema import LISTED
+from pipelines.labelling.listing import list_source
+from pipelines.tables.schema import LISTED
 
 
 def _sample(time: float, *processes: tuple[int, str, float, float]) -> Sample:

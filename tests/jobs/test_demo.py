@@ -6,7 +6,7 @@ import cv2
 import pytest
 
 from jobs.demo import CHECKPOINT, NUM_BROKEN, NUM_IMAGES
-from pipelines.query import open_table
+from pipelines.tables.query import open_table
 
 
 def _demo(folder: Path) -> str:

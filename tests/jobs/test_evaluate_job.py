@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 
 from jobs.evaluate import EvaluateConfig, main
-from pipelines.annotations import training_table, write_training_table
-from pipelines.schema import DETECTIONS, IMAGES
-from pipelines.storage import Folder
+from pipelines.datasets import training_table, write_training_table
+from pipelines.storage.folder import Folder
+from pipelines.tables.schema import DETECTIONS, IMAGES
 
 BOX = [10.0, 10.0, 60.0, 60.0]
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from jobs.prepare import FAULTS_SHOWN, main
-from pipelines.annotations import read_training_table
-from pipelines.storage import Folder
+from pipelines.datasets import read_training_table
+from pipelines.storage.folder import Folder
 
 IMAGE = {"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 9, "name": "nobody"}]

@@ -9,8 +9,8 @@ import pytest
 
 from jobs.printing import print_table, to_csv, to_json, to_parquet
 from jobs.query import QueryConfig, main
-from pipelines.schema import DETECTIONS
-from pipelines.storage import Folder
+from pipelines.storage.folder import Folder
+from pipelines.tables.schema import DETECTIONS
 
 ODD = pa.table(
     {

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from jobs.table import main
-from pipelines.audit import AuditConfig, audit_table
-from pipelines.query import open_table, run_query
-from pipelines.storage import Folder
+from pipelines.storage.folder import Folder
+from pipelines.tables.audit import AuditConfig, audit_table
+from pipelines.tables.query import open_table, run_query
 
 ROOT = Path(__file__).parent.parent.parent
 

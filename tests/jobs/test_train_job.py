@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from pipelines.labelling import label_images
-from pipelines.labelling_config import LabellingConfig
+from pipelines.labelling.config import LabellingConfig
+from pipelines.labelling.run import label_images
 from tests.conftest import write_training_shapes
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.detection import DetectorSettings
+from pipelines.detectors.contract import DetectorSettings
 
 
 @dataclass(frozen=True)

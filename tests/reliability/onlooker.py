@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.query import query_table, run_query
+from pipelines.tables.query import query_table, run_query
 from tests.reliability.harness import Files
 
 PAUSE_S = 3.0

@@ -136,7 +136,7 @@ def test_a_detector_s_own_process_killed_by_sigkill(
     job: Job, unbroken: Rows, chance: random.Random
 ) -> None:
     process = job.start()
-    kill_one("-m pipelines.nursery", chance, within_s=DETECTING_S)
+    kill_one("-m pipelines.detectors.fork_server", chance, within_s=DETECTING_S)
     assert process.wait() == 0, process.errors()
     _holds(job, unbroken)
 

@@ -1,0 +1,50 @@
+"""What a run of jobs.label found, as annotations to correct and to train on."""
+
+import pyarrow.dataset as pads
+
+from pipelines.datasets.annotations import AnnotatedBox, AnnotatedImage, Annotations
+from pipelines.tables.query import Views, query_run, read_rows, run_query
+from pipelines.tables.schema import LABELLED
+
+
+def read_detections(table_uri: str, run: str, min_score: float) -> Annotations:
+    """The labelled images of one run and its detections of at least `min_score`.
+
+    An image without such detections stays as one without boxes. The classes are those of all
+    detections of the run, whatever their score, in the order of their ids, which are made
+    contiguous. The photos are not looked at again: the run has read them.
+
+    Args:
+        run: its name, or "" for the newest complete one.
+
+    Raises:
+        InputError: there is no such table or run, or it cannot be read.
+    """
+    return query_run(table_uri, run, lambda views: _read(views, min_score))
+
+
+def _read(views: Views, min_score: float) -> Annotations:
+    classes = run_query(
+        views, "SELECT DISTINCT class_id, class_name FROM detections ORDER BY class_id"
+    ).to_pylist()
+    class_ids = {row["class_id"]: index for index, row in enumerate(classes)}
+    labelled = read_rows(views.images, _IMAGE, pads.field("status") == LABELLED).to_pylist()
+    found = read_rows(views.detections, _BOX, pads.field("score") >= min_score).to_pylist()
+    boxes_of: dict[str, list[AnnotatedBox]] = {row["image_uri"]: [] for row in labelled}
+    for row in found:
+        where = f"{row['image_uri']}: detection {row['detection_index']}"
+        corners = (row["x1"], row["y1"], row["x2"], row["y2"])
+        boxes_of[row["image_uri"]].append(AnnotatedBox(class_ids[row["class_id"]], corners, where))
+    return Annotations(
+        class_names=[row["class_name"] for row in classes],
+        images=[
+            AnnotatedImage(uri, uri, boxes_of[uri], row["width"], row["height"])
+            for row in labelled
+            for uri in [row["image_uri"]]
+        ],
+        faults=[],
+    )
+
+
+_IMAGE = ["image_uri", "width", "height"]
+_BOX = ["image_uri", "detection_index", "class_id", "x1", "y1", "x2", "y2"]

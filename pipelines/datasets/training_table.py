@@ -1,0 +1,63 @@
+"""Training tables (schema.TRAINING): made from rows, written, read."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.errors import InputError
+from pipelines.storage.folder import STORAGE_ERRORS, folder_and_name, read_bytes
+from pipelines.tables.schema import CLASS_NAMES_KEY, TRAINING
+
+
+def training_table(rows: Iterable[Mapping[str, Any]], class_names: Sequence[str]) -> pa.Table:
+    """Rows with the columns of schema.TRAINING, and the class names in the schema's metadata."""
+    names = {CLASS_NAMES_KEY: json.dumps(list(class_names)).encode()}
+    schema = TRAINING.with_metadata({**TRAINING.metadata, **names})
+    return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def class_names_of(table: pa.Table) -> list[str]:
+    """The class names that a training table carries, index = class_id."""
+    names: list[str] = json.loads(table.schema.metadata[CLASS_NAMES_KEY])
+    return names
+
+
+def write_training_table(uri: str, table: pa.Table) -> None:
+    """Write a training table as one Parquet file, whole or not at all.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    folder, name = folder_and_name(uri)
+    try:
+        folder.write_table(name, table)
+    except STORAGE_ERRORS as error:
+        raise InputError(f"{uri} cannot be written: {error}") from error
+
+
+def read_training_table(uri: str) -> tuple[pa.Table, list[str]]:
+    """A training table and its class names.
+
+    Raises:
+        InputError: the file cannot be read, or lacks columns or class names.
+    """
+    data = read_bytes(uri)
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except pa.ArrowException as error:
+        raise InputError(f"{uri} is not a Parquet file: {error}") from error
+    missing = [name for name in TRAINING.names if name not in table.column_names]
+    if missing:
+        raise InputError(
+            f"{uri} is not a training table, for it has no column {', '.join(missing)}: "
+            "python -m jobs.prepare makes one of COCO, VOC and YOLO annotations and of detections"
+        )
+    if CLASS_NAMES_KEY not in (table.schema.metadata or {}):
+        raise InputError(
+            f"{uri} has no class names: they belong in its schema metadata, "
+            f"key {CLASS_NAMES_KEY.decode()!r}, as a JSON list"
+        )
+    return table.select(TRAINING.names), class_names_of(table)

@@ -1,0 +1,111 @@
+"""What a detector is: the contract between the pipelines and any model, ours or a user's.
+
+No torch in here: the processes that only hand images on need not wait for it.
+"""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.errors import InputError
+from pipelines.photos.decoding import ImageError
+
+DEFAULT_DETECTOR = "pipelines.detectors.yolox:Detector"
+"""Ours: YOLOX."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorSettings:
+    """What a detector needs to know besides its weights."""
+
+    input_size: tuple[int, int]
+    """(height, width) of the canvas, in pixels."""
+    score_threshold: float
+    nms_threshold: float
+    max_pixels: int
+    batch_size: int
+    """Images in one forward pass."""
+    threads: int
+    """For decoding, and for the model where it has no GPU."""
+    device: str
+    """"cpu" or "cuda", as torch names it."""
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """What was found in one image."""
+
+    width: int
+    height: int
+    """Of the original image after EXIF orientation, in pixels."""
+    boxes_xyxy: npt.NDArray[np.float32]
+    """(N, 4) pixels of the original image. What reaches beyond it is clipped by whoever asked."""
+    scores: npt.NDArray[np.float32]
+    """(N,) in any order; the higher, the surer."""
+    class_ids: npt.NDArray[np.int64]
+    """(N,) indices into the detector's class_names."""
+
+
+class ImageDetector(Protocol):
+    """Any class like this one can label an archive, named as "package.module:Class".
+
+    An object of it lives in a process of its own, which is forked after the class's module was
+    imported: leave threads and the GPU alone until the constructor. What kills that process, a
+    crash or memory running out, costs the image at fault one row; an exception stops the run.
+    """
+
+    def __init__(self, checkpoint: bytes, settings: DetectorSettings) -> None:
+        """Load the model.
+
+        Args:
+            checkpoint: the bytes of the file that was given as the run's checkpoint.
+            settings: of these, heed what applies to your model; `threads` and `device` are the
+                process's share of the machine.
+        """
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Index = class_id; an attribute will do."""
+
+    def __call__(self, bodies: Sequence[bytes]) -> Sequence[LabelledImage | ImageError]:
+        """What is in each image, or why that cannot be known.
+
+        Args:
+            bodies: the bytes of some hundred image files, of whatever format and damage the
+                archive holds.
+
+        Returns:
+            One answer for each, in the order given. An ImageError is returned, not raised: it
+            becomes the image's row.
+        """
+
+
+def load_detector_class(name: str) -> type[ImageDetector]:
+    """The class named "package.module:Class".
+
+    Raises:
+        InputError: there is none of that name, or its objects cannot be called.
+    """
+    module_name, _, class_name = name.partition(":")
+    if not (module_name and class_name):
+        raise InputError(
+            f"detector={name!r}: must be package.module:Class, for example {DEFAULT_DETECTOR}"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a module can raise anything while it is imported
+        raise InputError(
+            f"detector={name!r}: importing {module_name} fails with {type(error).__name__}: "
+            f"{error}: it must be installed, or lie in the folder that the job was started from"
+        ) from error
+    found: Any = getattr(module, class_name, None)
+    if not isinstance(found, type) or not any("__call__" in vars(base) for base in found.__mro__):
+        raise InputError(
+            f"detector={name!r}: {module_name} has no class {class_name} whose objects can be "
+            "called: give one that keeps to pipelines.detectors.ImageDetector"
+        )
+    return found

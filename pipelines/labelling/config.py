@@ -1,0 +1,90 @@
+"""What a labelling run depends on."""
+
+from dataclasses import dataclass
+
+from pipelines.detectors.contract import DEFAULT_DETECTOR
+from pipelines.photos.decoding import ErrorKind
+from pipelines.tables import runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabellingConfig:
+    """Everything that one labelling run depends on."""
+
+    table: str
+    """Where the tables go: a local folder or an s3://bucket/prefix."""
+    checkpoint: str
+    """The detector's weights: a local path or an s3:// URI; ours, official YOLOX or the seed's."""
+    source: str = ""
+    """What to label: a local folder, an s3://bucket/prefix (every key that begins so), or a
+    Parquet or CSV file with a column image_uri."""
+    incremental: bool = False
+    """Skip what a complete run of this table has labelled with the same weights and settings, if
+    its ETag (on a disk its time and size) is still the same."""
+    retry_failed: str = ""
+    """Instead of a source: the run of this table whose failed images are to be tried again."""
+    retry_kinds: tuple[str, ...] = ()
+    """With retry_failed: only images with these error kinds, for example [io_error, denied]."""
+    detector: str = DEFAULT_DETECTOR
+    """package.module:Class of the detector; see pipelines.detectors.ImageDetector for your own,
+    which gets the checkpoint's bytes as they are."""
+    run: str | None = None
+    """The run's name. Without it: the date and a fingerprint of the settings, and an unfinished
+    run with the same settings is continued."""
+    date: str | None = None
+    """The partition the rows go to, YYYY-MM-DD. Without it: today (UTC)."""
+    input_size: int | tuple[int, int] | None = None
+    """Side, or [height, width], fed to the model, in pixels. Without it: the checkpoint's."""
+    score_threshold: float = 0.01
+    """Low on purpose: labels are filtered when they are queried, and a rerun costs GPU hours."""
+    nms_threshold: float = 0.65
+    """Of two boxes of one class that overlap by a larger IoU, the better one stays."""
+    batch_size: int = 16
+    """Images in one forward pass."""
+    num_actors: int | None = None
+    """Detectors that run side by side. Without it: one per GPU, or one per core."""
+    gpus_per_actor: float | None = None
+    """Without it: 1 where Ray has GPUs, else 0."""
+    images_per_part: int = 1024
+    """Images in one file of the tables, fewer where they are large: what a crash can cost at most,
+    per writer."""
+    max_pixels: int = 100_000_000
+    """Larger images are refused from their header."""
+    max_image_bytes: int = 256 * 1024 * 1024
+    """Larger files are not fetched."""
+    max_failed_share: float = 0.05
+    """A finished run with a larger share of failed images makes the job exit with 3."""
+    max_retries_per_image: float = 2.0
+    """A run in which the storage makes more requests be repeated, on average, is stopped: it would
+    turn the archive into failed rows."""
+    stall_timeout: float = 600.0
+    """Seconds without a sign from any stage after which the run is stopped, with exit code 4."""
+
+    def __post_init__(self) -> None:
+        if bool(self.source) == bool(self.retry_failed):
+            raise ValueError(
+                f"source={self.source!r}, retry_failed={self.retry_failed!r}: give one of the two"
+            )
+        if self.incremental and self.retry_failed:
+            raise ValueError("--incremental is for a source: failed images are never skipped")
+        unknown = set(self.retry_kinds) - set(ErrorKind)
+        if unknown or (self.retry_kinds and not self.retry_failed):
+            raise ValueError(
+                f"retry_kinds={list(self.retry_kinds)}: goes with --retry_failed, and each must be "
+                f"one of {', '.join(ErrorKind)}"
+            )
+        for name in ("score_threshold", "nms_threshold", "max_failed_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
+        for name in ("batch_size", "images_per_part", "max_pixels", "max_image_bytes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("max_retries_per_image", "stall_timeout"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
+        if self.num_actors is not None and self.num_actors < 1:
+            raise ValueError(f"num_actors={self.num_actors}: must be at least 1")
+        if self.gpus_per_actor is not None and self.gpus_per_actor < 0:
+            raise ValueError(f"gpus_per_actor={self.gpus_per_actor}: must not be negative")
+        if self.date is not None:
+            runs.check_date(self.date)

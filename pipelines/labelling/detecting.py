@@ -1,0 +1,162 @@
+"""From the bytes of images to what is on them, in Arrow: a detector's answers, checked."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.detectors.contract import ImageDetector, LabelledImage
+from pipelines.photos.decoding import ErrorKind, ImageError
+from pipelines.tables.schema import DETECTED, FOUND, PART_KEYS
+
+_NO_BOXES = np.empty((0, 4), np.float32)
+_NO_SCORES = np.empty(0, np.float32)
+_NO_CLASSES = np.empty(0, np.int32)
+
+
+class _Boxes(NamedTuple):
+    """The boxes of all images of a block."""
+
+    rows: npt.NDArray[np.int64]  # (K,) the image's row in the block
+    boxes_xyxy: npt.NDArray[np.float32]  # (K, 4) pixels of the original image
+    scores: npt.NDArray[np.float32]  # (K,)
+    class_ids: npt.NDArray[np.int32]  # (K,)
+
+    def taken(self, which: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> "_Boxes":
+        return _Boxes(
+            self.rows[which], self.boxes_xyxy[which], self.scores[which], self.class_ids[which]
+        )
+
+
+def detect_block(detector: ImageDetector, fetched: pa.Table) -> pa.Table:
+    """From schema.FETCHED to schema.DETECTED, one row per image, its boxes by falling score.
+
+    Boxes are clipped to their image, and dropped where that leaves no area. An image with a box or
+    a score that is not finite becomes a row with `not_finite`.
+
+    Raises:
+        RuntimeError: an answer does not keep to the ImageDetector contract.
+    """
+    started = time.perf_counter()
+    results = _results(detector, fetched)
+    seconds = (time.perf_counter() - started) / max(len(results), 1)
+
+    boxes = _boxes_of(results)
+    _check_class_ids(boxes.class_ids, len(detector.class_names))
+    results, boxes = _refuse_what_is_not_finite(results, boxes)
+    found = _found(_on_their_images(results, boxes), len(results), detector.class_names)
+    images = [None if isinstance(result, ImageError) else result for result in results]
+    errors = [result if isinstance(result, ImageError) else None for result in results]
+    columns = {
+        **{key: fetched[key] for key in PART_KEYS},
+        "image_uri": fetched["image_uri"],
+        "etag": fetched["etag"],
+        "size_bytes": fetched["size_bytes"],
+        "width": [image and image.width for image in images],
+        "height": [image and image.height for image in images],
+        "error_kind": [error and str(error.kind) for error in errors],
+        "error_message": [error and str(error) for error in errors],
+        "found": found,
+        "labelled_at": [datetime.now(UTC)] * len(results),
+        "fetch_seconds": fetched["fetch_seconds"],
+        "retries": fetched["retries"],
+        "detect_seconds": [seconds] * len(results),
+    }
+    return pa.Table.from_pydict(columns, schema=DETECTED)
+
+
+def _results(detector: ImageDetector, fetched: pa.Table) -> list[LabelledImage | ImageError]:
+    """The detector's answers, and between them why there was nothing to ask."""
+    columns = (fetched[name].to_pylist() for name in ("data", "error_kind", "error_message"))
+    bodies = [
+        ImageError(ErrorKind(kind), message) if kind else data
+        for data, kind, message in zip(*columns, strict=True)
+    ]
+    asked = [body for body in bodies if not isinstance(body, ImageError)]
+    answers = detector(asked) if asked else []
+    if len(answers) != len(asked):
+        raise RuntimeError(f"the detector gave {len(answers)} answers for {len(asked)} images")
+    for answer in answers:
+        _check_answer(answer)
+    remaining = iter(answers)
+    return [body if isinstance(body, ImageError) else next(remaining) for body in bodies]
+
+
+def _check_answer(answer: object) -> None:
+    if isinstance(answer, ImageError):
+        return
+    if not isinstance(answer, LabelledImage):
+        raise RuntimeError(
+            f"the detector answered with a {type(answer).__name__}: must be a LabelledImage or an "
+            "ImageError"
+        )
+    columns = (answer.boxes_xyxy, answer.scores, answer.class_ids)
+    shapes = tuple(np.shape(column) for column in columns)
+    count = len(answer.scores)
+    if shapes != ((count, 4), (count,), (count,)):
+        raise RuntimeError(
+            f"the detector answered with boxes_xyxy, scores, class_ids of shapes {shapes}: must be "
+            "(N, 4), (N,), (N,)"
+        )
+
+
+def _boxes_of(results: Sequence[LabelledImage | ImageError]) -> _Boxes:
+    labelled = {row: image for row, image in enumerate(results) if isinstance(image, LabelledImage)}
+    images = labelled.values()
+    counts = np.array([len(image.scores) for image in images], np.int64)
+    return _Boxes(
+        np.repeat(np.array(list(labelled), np.int64), counts),
+        np.concatenate([_NO_BOXES, *(image.boxes_xyxy for image in images)]).astype(np.float32),
+        np.concatenate([_NO_SCORES, *(image.scores for image in images)]).astype(np.float32),
+        np.concatenate([_NO_CLASSES, *(image.class_ids for image in images)]).astype(np.int32),
+    )
+
+
+def _check_class_ids(class_ids: npt.NDArray[np.int32], num_classes: int) -> None:
+    wrong = class_ids[(class_ids < 0) | (class_ids >= num_classes)]
+    if len(wrong):
+        raise RuntimeError(
+            f"the detector answered with class id {wrong[0]}: it has {num_classes} class_names, so "
+            f"it must be between 0 and {num_classes - 1}"
+        )
+
+
+def _refuse_what_is_not_finite(
+    results: Sequence[LabelledImage | ImageError], boxes: _Boxes
+) -> tuple[list[LabelledImage | ImageError], _Boxes]:
+    """Errors in place of images with a box or a score that is not finite, and the others' boxes."""
+    finite = np.isfinite(boxes.boxes_xyxy).all(axis=1) & np.isfinite(boxes.scores)
+    refused = np.unique(boxes.rows[~finite])
+    kept = list(results)
+    for row in refused:
+        kept[row] = ImageError(ErrorKind.NOT_FINITE, "the detector gave NaN or infinite numbers")
+    return kept, boxes.taken(~np.isin(boxes.rows, refused))
+
+
+def _on_their_images(results: Sequence[LabelledImage | ImageError], boxes: _Boxes) -> _Boxes:
+    """Clipped, without those that then have no area, by image and falling score."""
+    sizes = [
+        (0, 0) if isinstance(result, ImageError) else (result.width, result.height)
+        for result in results
+    ]
+    limits = np.array(sizes, np.float32).reshape(-1, 2)[boxes.rows]  # (K, 2)
+    x1, y1, x2, y2 = boxes.boxes_xyxy.clip(0, np.hstack((limits, limits))).T
+    boxes = boxes._replace(boxes_xyxy=np.stack((x1, y1, x2, y2), axis=1))
+    # What lies beside the image, as in the padding of a canvas, has no area on it.
+    boxes = boxes.taken((x1 < x2) & (y1 < y2))
+    return boxes.taken(np.lexsort((-boxes.scores, boxes.rows)))
+
+
+def _found(boxes: _Boxes, num_images: int, class_names: Sequence[str]) -> pa.ListArray:
+    """(num_images,) lists of schema.FOUND; an empty list for an image that failed."""
+    counts = np.bincount(boxes.rows, minlength=num_images)
+    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+    names = pa.DictionaryArray.from_arrays(boxes.class_ids, pa.array(class_names, pa.string()))
+    corners = map(pa.array, boxes.boxes_xyxy.T)
+    columns = [pa.array(boxes.class_ids), names, pa.array(boxes.scores), *corners]
+    structs = pa.StructArray.from_arrays(columns, fields=list(FOUND))
+    return pa.ListArray.from_arrays(offsets, structs)

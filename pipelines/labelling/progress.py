@@ -1,0 +1,82 @@
+"""How far a run is: a live line on a terminal, a JSON line a minute elsewhere."""
+
+import json
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from pipelines.tables.ledger import Ledger
+
+SECONDS_BETWEEN_LINES = 60.0
+
+
+class LabellingProgress:
+    """Shows a ledger that fills up: images done of total, images/s, time left, failures."""
+
+    def __init__(self, start: Ledger) -> None:
+        self._done_before = start.done
+        self._started = self._last_line = time.monotonic()
+        console = Console(stderr=True)
+        self._terminal = console.is_terminal
+        self._bar = Progress(
+            SpinnerColumn(),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not self._terminal,
+        )
+        self._task = self._bar.add_task("", total=start.to_do, completed=start.done, speed="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, ledger: Ledger) -> None:
+        images_per_second = self._images_per_second(ledger)
+        left_s = (ledger.to_do - ledger.done) / images_per_second if images_per_second else 0.0
+        self._bar.update(
+            self._task,
+            completed=ledger.done,
+            speed=f"{images_per_second:.1f} images/s, {_duration(left_s)} left, "
+            f"{ledger.failed} failed",
+        )
+        if not self._terminal and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            line = {
+                "done": ledger.done,
+                "to_do": ledger.to_do,
+                "failed": ledger.failed,
+                "images_per_second": round(images_per_second, 1),
+                "eta_seconds": round(left_s),
+            }
+            print(json.dumps(line), file=sys.stderr, flush=True)
+
+    def _images_per_second(self, ledger: Ledger) -> float:
+        return (ledger.done - self._done_before) / max(time.monotonic() - self._started, 1e-9)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -1,0 +1,80 @@
+"""What Ray runs of a labelling run: a part is fetched, looked at, written; each says what it does.
+
+No torch in here: the detector has a process of its own.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.detectors.contract import DetectorSettings
+from pipelines.detectors.isolated import IsolatedDetector
+from pipelines.errors import RunStoppedError
+from pipelines.labelling.detecting import detect_block
+from pipelines.labelling.heartbeat import in_hand
+from pipelines.labelling.manifest import read_part
+from pipelines.storage.folder import STORAGE_ERRORS, Folder, RunFolders
+from pipelines.tables.parts import write_part
+
+STAGES = ("fetch", "detect", "write")
+
+IMAGES_AT_ONCE = {"cuda": 256, "cpu": 64}
+"""That a detector is asked about: it may decode them all before it looks at the first. After each
+there is a sign of life, and a core may need several seconds for an image."""
+
+Fetch = Callable[[pa.Table], pa.Table]
+"""From (part, part_rows, image_uri, etag, size_bytes) to schema.FETCHED."""
+
+
+def fetch_stage(parts: pa.Table, manifest: Folder, fetch: Fetch, activity: Any) -> pa.Table:
+    """From the number of one part to schema.FETCHED."""
+    [part] = parts["part"].to_pylist()
+    with in_hand(activity, "fetch", part):
+        with _storage_errors_told():
+            listed = read_part(manifest, part)
+        rows = pa.array([len(listed)] * len(listed), pa.int32())
+        return fetch(listed.append_column("part_rows", rows))
+
+
+class DetectStage:
+    """From schema.FETCHED to schema.DETECTED; holds a detector that an image may kill."""
+
+    def __init__(
+        self, detector: str, checkpoint: bytes, settings: DetectorSettings, activity: Any
+    ) -> None:
+        """Load the model; what it raises is IsolatedDetector's."""
+        self._detector = IsolatedDetector(detector, checkpoint, settings)
+        self._images_at_once = IMAGES_AT_ONCE[settings.device]
+        self._activity = activity
+
+    def __call__(self, fetched: pa.Table) -> pa.Table:
+        detected = []
+        part = fetched["part"][0].as_py()
+        with in_hand(self._activity, "detect", part):
+            for start in range(0, len(fetched), self._images_at_once):
+                images = fetched.slice(start, self._images_at_once)
+                detected.append(detect_block(self._detector, images))
+                self._activity.go_on.remote("detect", part, start + len(images))
+        return pa.concat_tables(detected).unify_dictionaries()
+
+
+def write_stage(detected: pa.Table, folders: RunFolders, activity: Any) -> pa.Table:
+    """From schema.DETECTED to two files and the one row that parts.Part reads."""
+    with in_hand(activity, "write", detected["part"][0].as_py()), _storage_errors_told():
+        return write_part(detected, folders)
+
+
+@contextmanager
+def _storage_errors_told() -> Iterator[None]:
+    """Make the storage's errors a sentence: of an error's cause, Ray gives the driver the text."""
+    try:
+        yield
+    except STORAGE_ERRORS as error:
+        raise stopped_by_storage(error) from error
+
+
+def stopped_by_storage(error: Exception) -> RunStoppedError:
+    """What one of STORAGE_ERRORS means for a run."""
+    return RunStoppedError(f"the table cannot be read or written: {error}")

@@ -1,0 +1,91 @@
+"""drop_run(): a run and its files leave the table, its record first.
+
+Without its record a run is invisible to readers at once, and its name is free again once its files
+are gone. A drop that was killed is finished by the same command.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.errors import InputError
+from pipelines.storage.folder import STORAGE_ERRORS, Folder
+from pipelines.storage.lease import Lease, holder_of
+from pipelines.tables import snapshot
+
+
+@dataclass(frozen=True)
+class Removal:
+    """How many files were deleted, by what they were."""
+
+    run: str
+    record: int
+    images: int
+    detections: int
+    manifest: int
+    temporary: int
+    """What a killed process was writing."""
+
+
+def drop_run(uri: str, run: str) -> Removal:
+    """Delete the record of a run, then its images, its detections and its manifest.
+
+    Raises:
+        InputError: there is no such table or run, somebody is at work on it, other runs skipped
+            images that it has, or one that is being listed may be about to.
+    """
+    table = Folder(uri)
+    try:
+        if not any(snapshot.files_of(table, run).values()):
+            snapshot.require_run(table, run)
+        with Lease.acquire(table, run):
+            return _drop(table, run)
+    except STORAGE_ERRORS as error:
+        raise InputError(f"run {run!r} of {table.uri} cannot be dropped: {error}") from error
+
+
+def _drop(table: Folder, run: str) -> Removal:
+    files = snapshot.files_of(table, run)
+    temporary = snapshot.temporary_files(table).get(run, [])
+    has_record = table.exists(snapshot.record_name(run))
+    if has_record:
+        _refuse_needed(table, run)
+        table.delete(snapshot.record_name(run))
+    return Removal(
+        run,
+        record=int(has_record),
+        images=snapshot.delete_all(table, files["images"]),
+        detections=snapshot.delete_all(table, files["detections"]),
+        manifest=snapshot.delete_all(table, files["manifests"]),
+        temporary=snapshot.delete_all(table, temporary),
+    )
+
+
+def _refuse_needed(table: Folder, run: str) -> None:
+    """Raises InputError if images were skipped by other runs because this one has them."""
+    listing = _runs_being_listed(table)
+    if listing:
+        raise InputError(
+            f"run {run!r} may have rows of images that {', '.join(listing)} is about to skip: its "
+            "images are being listed; wait until jobs.table list shows how many, or stop it"
+        )
+    needing = _runs_that_need(table, run)
+    if needing:
+        raise InputError(
+            f"run {run!r} has rows of images that {', '.join(needing)} skipped because of it, and "
+            "without it they would have none: drop these runs first, or keep it and label anew "
+            "(the view latest shows the newest rows only)"
+        )
+
+
+def _runs_being_listed(table: Folder) -> Sequence[str]:
+    """Runs that are held and have no record yet: what they skip is in it when their list is."""
+    held = [name.removeprefix("runs/") for name in table.list("runs") if name.endswith(".lease")]
+    runs = [name.removesuffix(".lease") for name in held]
+    without_record = [run for run in runs if not table.exists(snapshot.record_name(run))]
+    return [run for run in without_record if holder_of(table, run)]
+
+
+def _runs_that_need(table: Folder, run: str) -> Sequence[str]:
+    others = [name for name in snapshot.run_names(table) if name != run]
+    records = {name: snapshot.read_named(table, name) for name in others}
+    return [name for name, record in records.items() if (record.get("skipped_in") or {}).get(run)]

@@ -1,0 +1,94 @@
+"""What a training run depends on, and what a resumed one must share with it."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipelines.errors import InputError
+from pipelines.storage.folder import Folder
+from pipelines.training.data import TrainingData
+from pipelines.training.recipe import Recipe
+
+SETTINGS = "training.json"
+
+_MAY_DIFFER = ("output", "num_workers", "max_cache_bytes", "publish", "preview")
+"""What a resumed run may be given anew; the workers are counted when Ray has started."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(Recipe):
+    """Everything that one training run depends on."""
+
+    train: str
+    """The training table (Parquet) to learn from: a local path or an s3:// URI."""
+    val: str
+    """The training table to validate on, with the same class names."""
+    output: str
+    """A local folder or an s3://bucket/prefix for the checkpoints best.pth and last.pth, metrics,
+    curves and what a resume needs."""
+    initial_weights: str | None = None
+    """A checkpoint to fine-tune: ours, official YOLOX or the seed's. Without it: from scratch."""
+    num_workers: int | None = None
+    """Processes that train side by side. Without it: one per GPU, or one on CPUs."""
+    max_cache_bytes: int = 4 * 1024**3
+    """Decoded images that each worker keeps in memory; further ones are decoded in every epoch."""
+    publish: bool = False
+    """Whether the best weights are also written as safetensors and JSON, to output/published."""
+    preview: str | None = None
+    """Instead of training: a PNG file for a picture of one augmented batch and its boxes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_workers is not None and self.num_workers < 1:
+            raise ValueError(f"num_workers={self.num_workers}: must be at least 1")
+        if self.max_cache_bytes < 0:
+            raise ValueError(f"max_cache_bytes={self.max_cache_bytes}: must not be negative")
+
+
+def lasting_settings(config: TrainingConfig) -> dict[str, Any]:
+    """What a resumed run must be given again: all that the weights depend on, but the workers."""
+    return {name: value for name, value in asdict(config).items() if name not in _MAY_DIFFER}
+
+
+def settings_json(config: TrainingConfig, data: TrainingData, num_workers: int) -> bytes:
+    """What a resumed run must have too, as JSON."""
+    of_data = {"images": len(data.train), "class_names": data.class_names}
+    settings = lasting_settings(config) | of_data | {"workers": num_workers}
+    return json.dumps(settings, indent=2).encode()
+
+
+def refuse_other_settings(
+    output: Folder, config: TrainingConfig, data: TrainingData, of_state: str | None
+) -> None:
+    """Raises InputError where the output was begun with other settings or other data.
+
+    Args:
+        of_state: the settings_json of the state to go on from, which may be a copy of another run.
+    """
+    begun = [output.read(SETTINGS).decode()] if output.exists(SETTINGS) else []
+    for text in begun if of_state is None else [*begun, of_state]:
+        before = json.loads(text)
+        now = json.loads(settings_json(config, data, before["workers"]))
+        _refuse_differing(output, before, now)
+
+
+def _refuse_differing(output: Folder, before: dict[str, Any], now: dict[str, Any]) -> None:
+    differing = [name for name in now if now[name] != before.get(name)]
+    if differing:
+        changes = ", ".join(f"{name} {before.get(name)} -> {now[name]}" for name in differing)
+        raise InputError(
+            f"output={output.uri!r} holds a run with other settings ({changes}): give another "
+            "folder, or the old settings to go on with that run"
+        )
+
+
+def refuse_other_workers(output: Folder, num_workers: int) -> None:
+    """Raises InputError where the run was begun with another number of workers."""
+    if not output.exists(SETTINGS):
+        return
+    before = json.loads(output.read(SETTINGS))["workers"]
+    if before != num_workers:
+        raise InputError(
+            f"output={output.uri!r} holds a run with {before} workers, and Ray would now start "
+            f"{num_workers}, which see other images: give --num_workers {before}, or another folder"
+        )

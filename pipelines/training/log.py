@@ -1,0 +1,268 @@
+"""What a training run tells: a line per epoch on the driver's terminal, metrics.csv, curves."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any, Self
+
+from pipelines.evaluation.coco import Evaluation
+from pipelines.photos.decoding import ImageError
+from pipelines.storage.folder import Folder
+from pipelines.training.curves import EVENTS, draw_curves, tensorboard_events
+from pipelines.training.trainer import EpochResult
+
+METRICS = "metrics.csv"
+AP_PER_CLASS = "ap_per_class.csv"
+CURVES = "curves.png"
+
+LONG_WAIT = 0.1
+"""Share of an epoch spent waiting for data that is worth a warning."""
+
+_MEANS = ("loss", "loss_iou", "loss_objectness", "loss_class", "loss_l1", "num_foreground")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerReport:
+    """What one worker sends after an epoch."""
+
+    result: EpochResult
+    stage_seconds: Mapping[str, float]
+    """Wall time that loading the epoch's images took, by stage."""
+    broken_images: int
+    """Images met so far that cannot be used."""
+    broken_examples: Mapping[str, str]
+    """One of them for each kind of error."""
+    evaluation: Evaluation | None
+    """Of the averaged weights, after a validation."""
+    validation_seconds: float
+
+    @classmethod
+    def of(
+        cls,
+        result: EpochResult,
+        stage_seconds: Mapping[str, float],
+        broken: Mapping[str, ImageError],
+        evaluation: Evaluation | None,
+        validation_seconds: float,
+    ) -> Self:
+        """From the broken images by URI, and from the validation where there was one."""
+        return cls(
+            result=result,
+            stage_seconds=stage_seconds,
+            broken_images=len(broken),
+            broken_examples={str(error.kind): f"{uri}: {error}" for uri, error in broken.items()},
+            evaluation=evaluation,
+            validation_seconds=validation_seconds,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRow:
+    """One row of metrics.csv: an epoch on all workers. Losses are means over steps."""
+
+    epoch: int
+    loss: float
+    loss_iou: float
+    loss_objectness: float
+    loss_class: float
+    loss_l1: float
+    num_foreground: float
+    learning_rate: float
+    seconds: float
+    """Of the slowest worker, without validation."""
+    images_per_second: float
+    wait_share: float
+    """Of those seconds, how much was waiting for data, on the worker that waited most."""
+    validation_seconds: float
+    gpu_memory_gb: float
+    """The most that one worker held so far, in 10^9 bytes."""
+    skipped_steps: int
+    """Steps without a finite gradient."""
+    broken_images: int
+    ap: float | None
+    ap50: float | None
+
+    @classmethod
+    def from_reports(cls, reports: Sequence[WorkerReport]) -> Self:
+        """Join the reports of all workers, which make the same number of steps."""
+        results = [report.result for report in reports]
+        slowest_s = max(result.seconds for result in results)
+        evaluation = reports[0].evaluation
+        return cls(
+            epoch=results[0].epoch,
+            **{
+                term: sum(getattr(result, term) for result in results) / len(results)
+                for term in _MEANS
+            },
+            learning_rate=results[0].learning_rate,
+            seconds=slowest_s,
+            images_per_second=sum(result.images for result in results) / slowest_s,
+            wait_share=max(result.wait_seconds / result.seconds for result in results),
+            validation_seconds=max(report.validation_seconds for report in reports),
+            gpu_memory_gb=max(result.gpu_memory_bytes for result in results) / 1e9,
+            skipped_steps=results[0].skipped_steps,
+            broken_images=sum(report.broken_images for report in reports),
+            ap=evaluation.ap if evaluation else None,
+            ap50=evaluation.ap50 if evaluation else None,
+        )
+
+    @classmethod
+    def from_csv(cls, row: dict[str, str]) -> Self:
+        """From a row of metrics.csv."""
+        values: dict[str, Any] = {name: float(text) if text else None for name, text in row.items()}
+        counts = {name: int(row[name]) for name in ("epoch", "skipped_steps", "broken_images")}
+        return cls(**values | counts)
+
+
+class TrainingLog:
+    """The rows of a run, those of earlier attempts included; an epoch done again replaces its row.
+
+    Each file is written anew after each epoch, whole or not at all.
+    """
+
+    def __init__(self, output: Folder, epochs: int) -> None:
+        self._output = output
+        self._epochs = epochs
+        self._kinds_told: set[str] = set()
+        rows = [EpochRow.from_csv(row) for row in _read_csv(output, METRICS)]
+        self._rows = {row.epoch: row for row in rows}
+        self._class_rows = _read_csv(output, AP_PER_CLASS)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last epoch has its row."""
+        return self._epochs in self._rows
+
+    @property
+    def last(self) -> EpochRow:
+        """The row of the last epoch done."""
+        return self._rows[max(self._rows)]
+
+    @property
+    def epochs_done(self) -> int:
+        return max(self._rows, default=0)
+
+    @property
+    def best(self) -> EpochRow:
+        """The row with the highest AP, of equal ones the first; there must have been one."""
+        return max(self._measured(), key=lambda row: row.ap or 0.0)
+
+    def is_best(self, report: WorkerReport) -> bool:
+        """Whether a validated epoch, not yet added, has a higher AP than those before it."""
+        assert report.evaluation is not None
+        before = [row.ap or 0.0 for row in self._measured() if row.epoch < report.result.epoch]
+        return (report.evaluation.ap or 0.0) > max(before, default=-1.0)
+
+    def _measured(self) -> list[EpochRow]:
+        return [row for _, row in sorted(self._rows.items()) if row.ap is not None]
+
+    @property
+    def last_ap_per_class(self) -> dict[str, float | None]:
+        """AP of each class in the last validation, None for one without targets."""
+        return {
+            row["class_name"]: float(row["ap"]) if row["ap"] else None
+            for row in self._class_rows
+            if row["epoch"] == self._class_rows[-1]["epoch"]
+        }
+
+    def add(self, reports: Sequence[WorkerReport]) -> list[str]:
+        """Write down an epoch; the lines that tell of it."""
+        row = EpochRow.from_reports(reports)
+        self._rows[row.epoch] = row
+        if reports[0].evaluation:
+            self._add_class_rows(row.epoch, reports[0].evaluation)
+        self._draw()
+        # The last, for it is what makes a run complete.
+        self._write_csv(METRICS, [asdict(row) for _, row in sorted(self._rows.items())])
+        return [
+            *self._broken_images(reports),
+            self._line(row),
+            *_waiting(reports, row),
+            *_not_validated(reports[0].evaluation),
+        ]
+
+    def _add_class_rows(self, epoch: int, evaluation: Evaluation) -> None:
+        earlier = [row for row in self._class_rows if int(row["epoch"]) < epoch]
+        self._class_rows = earlier + [
+            {"epoch": str(epoch), "class_name": name, "ap": "" if ap is None else str(ap)}
+            for name, ap in evaluation.ap_per_class.items()
+        ]
+        self._write_csv(AP_PER_CLASS, self._class_rows)
+
+    def _write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        file = io.StringIO()
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        self._output.write(name, file.getvalue().encode())
+
+    def _draw(self) -> None:
+        rows = [row for _, row in sorted(self._rows.items())]
+        self._output.write(CURVES, draw_curves(rows))
+        self._output.write(EVENTS, tensorboard_events(rows))
+
+    def _broken_images(self, reports: Sequence[WorkerReport]) -> list[str]:
+        """Each kind of error once, by an example; later ones are only counted."""
+        examples = {
+            kind: example for report in reports for kind, example in report.broken_examples.items()
+        }
+        new = examples.keys() - self._kinds_told
+        self._kinds_told |= new
+        return [f"skipped, {kind}: {examples[kind]}" for kind in sorted(new)]
+
+    def _line(self, row: EpochRow) -> str:
+        parts = [
+            f"epoch {row.epoch}/{self._epochs}",
+            f"loss {row.loss:.3f} (iou {row.loss_iou:.3f}, objectness {row.loss_objectness:.3f}, "
+            f"class {row.loss_class:.3f}, l1 {row.loss_l1:.3f})",
+            f"lr {row.learning_rate:.2g}",
+            f"{row.images_per_second:.1f} images/s",
+            f"{row.wait_share:.0%} waiting",
+        ]
+        if row.gpu_memory_gb:
+            parts.append(f"{row.gpu_memory_gb:.1f} GB")
+        parts.append(f"{self._time_left(row)} left")
+        if row.skipped_steps:
+            parts.append(f"{row.skipped_steps} steps skipped")
+        if row.broken_images:
+            parts.append(f"{row.broken_images} images skipped")
+        if row.ap is not None and row.ap50 is not None:
+            parts.append(f"AP {row.ap:.3f}, AP50 {row.ap50:.3f}")
+        return "  ".join(parts)
+
+    def _time_left(self, row: EpochRow) -> timedelta:
+        """By the pace of this epoch, and of validations so far, spread over the epochs."""
+        validations_s = sum(row.validation_seconds for row in self._rows.values()) / len(self._rows)
+        return timedelta(seconds=round((row.seconds + validations_s) * (self._epochs - row.epoch)))
+
+
+def _waiting(reports: Sequence[WorkerReport], row: EpochRow) -> list[str]:
+    """A warning where the model waited long for its images, with what they waited for."""
+    if row.wait_share < LONG_WAIT:
+        return []
+    slowest = max(reports, key=lambda report: report.result.wait_seconds / report.result.seconds)
+    stage, seconds = max(slowest.stage_seconds.items(), key=lambda item: item[1])
+    return [
+        f"{row.wait_share:.0%} of epoch {row.epoch} was spent waiting for data: {stage} is short "
+        f"({seconds:.1f} s of it)"
+    ]
+
+
+def _not_validated(evaluation: Evaluation | None) -> list[str]:
+    """A warning where images of the validation table could not be used."""
+    if evaluation is None or not evaluation.failed_by_kind:
+        return []
+    failed = sum(evaluation.failed_by_kind.values())
+    kinds = ", ".join(f"{kind} {count}" for kind, count in evaluation.failed_by_kind.items())
+    told = f"warning: {failed} of {evaluation.images} validation images could not be used ({kinds})"
+    if failed == evaluation.images:
+        return [f"{told}: this AP says nothing about the weights"]
+    return [f"{told}: their targets count as missed"]
+
+
+def _read_csv(output: Folder, name: str) -> list[dict[str, str]]:
+    if not output.exists(name):
+        return []
+    return list(csv.DictReader(output.read(name).decode().splitlines()))

@@ -1,0 +1,83 @@
+"""Validation: COCO AP of weights in training, by the code that labels archives."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.detectors.contract import DetectorSettings
+from pipelines.detectors.yolox import Detector
+from pipelines.evaluation.coco import Evaluation, evaluate
+from pipelines.labelling.detecting import detect_block
+from pipelines.photos.decoding import ErrorKind, ImageError
+from pipelines.photos.fetching import fetch_block
+from pipelines.tables.parts import detection_rows
+from pipelines.tables.schema import PART_KEYS
+from pipelines.training import process_group
+from pipelines.training.data import (
+    MAX_IMAGE_BYTES,
+    refuse_another_size,
+    refuse_passing_error,
+)
+
+_IMAGES_PER_BLOCK = 256
+
+
+def validate(checkpoint: bytes, truth: pa.Table, settings: DetectorSettings) -> Evaluation:
+    """COCO AP of a checkpoint on schema.TRAINING; the workers share the images.
+
+    BatchNorm's statistics differ between workers: the checkpoint is the first worker's. The
+    targets of images that cannot be used count as missed.
+
+    Raises:
+        RunStoppedError: an image cannot be read for the moment.
+    """
+    detector = Detector(process_group.of_first_worker(checkpoint), settings)
+    sizes_in_table = _sizes(truth)
+    mine, kinds = [], Counter[str]()
+    for block in _fetched_blocks(truth):
+        detected = detect_block(detector, block)
+        failed = _failed(detected, sizes_in_table)
+        kinds.update(str(error.kind) for error in failed.values())
+        good = [uri not in failed for uri in detected["image_uri"].to_pylist()]
+        mine.append(detection_rows(detected.filter(pa.array(good))))
+    gathered = process_group.gathered((mine, kinds))
+    evaluation = evaluate(pa.concat_tables([t for of_one, _ in gathered for t in of_one]), truth)
+    return replace(evaluation, failed_by_kind=sum((of_one for _, of_one in gathered), Counter()))
+
+
+def _sizes(table: pa.Table) -> dict[str, tuple[int, int]]:
+    """(width, height) by URI."""
+    columns = (table[name].to_pylist() for name in ("image_uri", "width", "height"))
+    return {uri: (width, height) for uri, width, height in zip(*columns, strict=True)}
+
+
+def _failed(
+    detected: pa.Table, sizes_in_table: dict[str, tuple[int, int]]
+) -> dict[str, ImageError]:
+    """Why images cannot be used, by URI; those that can are left out."""
+    sizes = _sizes(detected)
+    columns = (detected[name].to_pylist() for name in ("image_uri", "error_kind", "error_message"))
+    failed: dict[str, ImageError] = {}
+    for uri, kind, message in zip(*columns, strict=True):
+        try:
+            if kind:
+                raise ImageError(ErrorKind(kind), message)
+            refuse_another_size(sizes[uri], sizes_in_table[uri])
+        except ImageError as error:
+            refuse_passing_error(uri, error)
+            failed[uri] = error
+    return failed
+
+
+def _fetched_blocks(table: pa.Table) -> Iterator[pa.Table]:
+    """This worker's images as schema.FETCHED."""
+    mine = np.arange(process_group.rank(), len(table), process_group.world_size())
+    for start in range(0, len(mine), _IMAGES_PER_BLOCK):
+        uris = table["image_uri"].take(mine[start : start + _IMAGES_PER_BLOCK]).combine_chunks()
+        no_part = {key: pa.array([0] * len(uris), pa.int32()) for key in PART_KEYS}
+        unknown = {"etag": pa.nulls(len(uris), pa.string()), "size_bytes": pa.nulls(len(uris))}
+        listed = pa.table(no_part | {"image_uri": uris} | unknown)
+        yield fetch_block(listed, MAX_IMAGE_BYTES)

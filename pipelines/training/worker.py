@@ -1,0 +1,258 @@
+"""What each training worker runs: epochs, validation, and, on the first one, everything written."""
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+import torch
+from ray.train.torch import get_device
+
+from pipelines.detectors.checkpoint import read_checkpoint
+from pipelines.detectors.contract import DetectorSettings
+from pipelines.errors import InputError, RunStoppedError
+from pipelines.evaluation.coco import Evaluation
+from pipelines.storage.folder import Folder
+from pipelines.training import process_group
+from pipelines.training.config import TrainingConfig, settings_json
+from pipelines.training.data import (
+    MAX_PIXELS,
+    BatchLoader,
+    TrainingData,
+    epoch_rows,
+    steps_per_epoch,
+)
+from pipelines.training.log import TrainingLog, WorkerReport
+from pipelines.training.state import StateStore
+from pipelines.training.trainer import Trainer, TrainingDivergedError
+from pipelines.training.validation import validate
+from yolox_core import (
+    YOLOX,
+    Convention,
+    build_model,
+    estimate_statistics,
+    is_folded,
+    to_model_input,
+)
+
+LAST = "last.pth"
+BEST = "best.pth"
+"""Averaged weights after the last epoch done, and after the one with the highest AP."""
+
+LINES = "lines"
+"""Key of a report: what the driver is to print."""
+DIVERGED = "diverged"
+"""Key of a report: why the workers gave up."""
+
+VALIDATION_BATCH_SIZE = 16
+SCORE_THRESHOLD = 0.01
+NMS_THRESHOLD = 0.65
+"""Those of the official evaluation."""
+STATISTICS_IMAGES = 128
+"""Images from which the statistics of a folded BatchNorm are estimated."""
+STEPS_BETWEEN_PREEMPTION_CHECKS = 10
+"""Each costs the workers a call to each other; notices come half a minute or more ahead."""
+
+_CLASS_LAYERS = "head.cls_preds."
+
+# Ray 2.56 does not tell of preemption yet.
+_preemption_info = getattr(ray.train, "get_preemption_info", lambda: None)
+
+
+def train_worker(loop_config: dict[str, Any]) -> None:
+    """What each worker runs."""
+    worker = _Worker(loop_config["config"], loop_config["data"])
+    try:
+        worker.run()
+    except TrainingDivergedError as error:
+        # All workers get here in the same step. Raised, it would make Ray start them again.
+        ray.train.report({LINES: [], DIVERGED: str(error)})
+
+
+class _Worker:
+    """One worker of the group: its trainer, what feeds it, and where the first one writes."""
+
+    def __init__(self, config: TrainingConfig, data: TrainingData) -> None:
+        self._config = config
+        self._data = data
+        self._threads = _threads(ray.train.get_context().get_local_world_size())
+        torch.set_num_threads(self._threads)
+        torch.manual_seed(config.seed)
+        device = get_device()
+        model, preprocessing, notes = start_model(config, data.class_names)
+        self._loader = BatchLoader(
+            data.train,
+            config.canvas_size,
+            preprocessing,
+            max_cache_bytes=config.max_cache_bytes,
+            threads=self._threads,
+            for_gpu=device.type == "cuda",
+        )
+        self._output = Folder(config.output)
+        self._log = TrainingLog(self._output, config.epochs)
+        self._states = StateStore(self._output)
+        state, notes_on_states = self._states.newest()
+        if state is None and is_folded(model):
+            notes += [self._estimate_statistics(model, preprocessing)]
+        steps = steps_per_epoch(len(data.train), config.batch_size)
+        self._trainer = Trainer(config, model, preprocessing, steps, device)
+        if state is not None:
+            self._trainer.load_state_dict(state["trainer"])
+        position = self._trainer.epochs_done, self._trainer.steps_done
+        refuse_other_positions(position, self._output)
+        if state is not None:
+            notes = [
+                f"going on after {self._trainer.epochs_done} epochs"
+                f" and {self._trainer.steps_done} steps"
+            ]
+        self._is_saved_for_preemption = False
+        self._tell([*notes_on_states, *notes])
+
+    def run(self) -> None:
+        """Train the epochs that are left."""
+        while self._trainer.epochs_done < self._config.epochs:
+            self._tell(self._run_epoch())
+
+    def _run_epoch(self) -> list[str]:
+        """Train one epoch, and write down everything about it; the lines that tell of it."""
+        before = dict(self._loader.stage_seconds)
+        rows = epoch_rows(
+            len(self._data.train),
+            self._config.batch_size // process_group.world_size(),
+            seed=self._config.seed,
+            epoch=self._trainer.epochs_done,
+            rank=process_group.rank(),
+            world_size=process_group.world_size(),
+        )
+        batches = self._loader.iterate(rows[self._trainer.first_step_to_load :])
+        result = self._trainer.run_epoch(batches, self._save_if_preempted)
+        started = time.perf_counter()
+        weights = self._trainer.checkpoint(self._data.class_names)
+        evaluation = self._validate(weights) if self._config.is_validated(result.epoch) else None
+        stages = {name: s - before[name] for name, s in self._loader.stage_seconds.items()}
+        report = WorkerReport.of(
+            result, stages, self._loader.broken, evaluation, time.perf_counter() - started
+        )
+        reports = process_group.gathered(report)
+        return self._write(reports, weights) if process_group.rank() == 0 else []
+
+    def _write(self, reports: Sequence[WorkerReport], weights: bytes) -> list[str]:
+        """Write the state last: where there is one, all that came before it is there."""
+        self._output.write(LAST, weights)
+        if reports[0].evaluation and self._log.is_best(reports[0]):
+            self._output.write(BEST, weights)
+        lines = self._log.add(reports)
+        self._save_state()
+        return lines
+
+    def _save_state(self) -> None:
+        state = {
+            "trainer": self._trainer.state_dict(),
+            "settings": settings_json(
+                self._config, self._data, process_group.world_size()
+            ).decode(),
+        }
+        self._states.save(state, self._trainer.epochs_done, self._trainer.steps_done)
+
+    def _save_if_preempted(self) -> None:
+        """Save the state in the middle of an epoch once a node is announced to go away."""
+        if self._is_saved_for_preemption:
+            return
+        if self._trainer.steps_done % STEPS_BETWEEN_PREEMPTION_CHECKS:
+            return
+        if _preemption_info() is not None:
+            self._is_saved_for_preemption = True
+            if process_group.rank() == 0:
+                self._save_state()
+            self._tell(
+                [
+                    f"a node will be taken away: state saved after {self._trainer.epochs_done} "
+                    f"epochs and {self._trainer.steps_done} steps"
+                ]
+            )
+
+    def _validate(self, weights: bytes) -> Evaluation:
+        """Measure the averaged weights."""
+        settings = DetectorSettings(
+            input_size=self._config.canvas_size,
+            score_threshold=SCORE_THRESHOLD,
+            nms_threshold=NMS_THRESHOLD,
+            max_pixels=MAX_PIXELS,
+            batch_size=VALIDATION_BATCH_SIZE,
+            threads=self._threads,
+            device=get_device().type,
+        )
+        return validate(weights, self._data.val, settings)
+
+    def _estimate_statistics(self, model: YOLOX, preprocessing: Convention) -> str:
+        """Give a folded BatchNorm its statistics back, from the same images on all workers."""
+        num_images = len(self._data.train)
+        rows = np.unique(np.linspace(0, num_images - 1, STATISTICS_IMAGES).astype(int))
+        batches = self._loader.iterate(np.resize(rows, (-(-len(rows) // 16), 16)))
+        estimate_statistics(model, (to_model_input(b.canvases, preprocessing) for b in batches))
+        return (
+            "the initial weights have their BatchNorm folded into the convolutions: its "
+            f"statistics were estimated on {len(rows)} images of the training table"
+        )
+
+    def _tell(self, lines: Sequence[str]) -> None:
+        """Send lines to the driver; all workers must call this together."""
+        ray.train.report({LINES: list(lines)})
+
+
+def refuse_other_positions(position: tuple[int, int], output: Folder) -> None:
+    """Raises RunStoppedError where the workers have read different states, or some none.
+
+    Args:
+        position: (epochs, steps) of the state that this worker has read.
+    """
+    positions = sorted(set(process_group.gathered(position)))
+    if len(positions) > 1:
+        raise RunStoppedError(
+            f"the workers find states of {positions} (epochs, steps) in output={output.uri!r}: it "
+            "must be s3:// or a folder that all machines share"
+        )
+
+
+def _threads(local_world_size: int) -> int:
+    """This worker's share of the cores that Ray has on this machine."""
+    node_id = ray.get_runtime_context().get_node_id()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    node = next(node for node in nodes if node["NodeID"] == node_id)
+    # A local Ray has more CPUs than there are cores, see cluster.connect().
+    cores = min(os.cpu_count() or 1, int(node["Resources"]["CPU"]))
+    return max(1, cores // local_world_size)
+
+
+def start_model(
+    config: TrainingConfig, class_names: Sequence[str]
+) -> tuple[YOLOX, Convention, list[str]]:
+    """The model before its first step, its preprocessing, and what is to be told of it.
+
+    Of initial weights for other classes all is taken but the layers that tell classes apart.
+
+    Raises:
+        InputError: the initial weights cannot be read, or are of another preset.
+    """
+    if config.initial_weights is None:
+        return build_model(config.preset, len(class_names)), "official", []
+    initial, _ = read_checkpoint(config.initial_weights)
+    if initial.preset != config.preset:
+        raise InputError(
+            f"{config.initial_weights} is a YOLOX-{initial.preset}: give --preset {initial.preset} "
+            f"or weights of a YOLOX-{config.preset}"
+        )
+    model = build_model(config.preset, len(class_names), initial.model.config.activation)
+    weights = initial.model.state_dict()
+    notes: list[str] = []
+    if initial.class_names != tuple(class_names):
+        weights = {key: value for key, value in weights.items() if _CLASS_LAYERS not in key}
+        notes = [
+            f"{config.initial_weights} knows {len(initial.class_names)} other classes: the layers "
+            f"that tell classes apart start anew for {', '.join(class_names)}"
+        ]
+    model.load_state_dict(weights, strict=False)
+    return model, initial.preprocessing, notes

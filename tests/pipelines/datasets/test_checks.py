@@ -1,0 +1,89 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.datasets.annotations import AnnotatedBox, AnnotatedImage, Annotations, Corners
+from pipelines.datasets.checks import checked_table
+from pipelines.datasets.faults import FaultKind
+from pipelines.storage.folder import Folder
+
+MakePhoto = Callable[..., bytes]
+
+
+def annotations(*corners: Corners) -> Annotations:
+    """Boxes on one image of 100 x 80 px."""
+    boxes = [AnnotatedBox(0, box, f"a.txt:{line}") for line, box in enumerate(corners, start=1)]
+    image = AnnotatedImage("s3://bucket/a.jpg", "list.txt:1", boxes, width=100, height=80)
+    return Annotations(class_names=["cat"], images=[image], faults=[])
+
+
+def of_photo(uri: str, width: int = 0, height: int = 0) -> Annotations:
+    images = [AnnotatedImage(uri, uri, [], width, height)]
+    return Annotations(class_names=["cat"], images=images, faults=[])
+
+
+@pytest.mark.parametrize(
+    ("corners", "kept", "kinds"),
+    [
+        ((0, 0, 100, 80), [[0, 0, 100, 80]], []),
+        ((-1, -1, 101, 81), [[0, 0, 100, 80]], []),
+        ((50, 10, 101.5, 20), [[50, 10, 100, 20]], [FaultKind.CLIPPED]),
+        ((-30, 10, 20, 20), [[0, 10, 20, 20]], [FaultKind.CLIPPED]),
+        ((100, 10, 120, 20), [], [FaultKind.OUTSIDE]),
+        ((10, -20, 20, 0), [], [FaultKind.OUTSIDE]),
+        ((10, 10, 10, 20), [], [FaultKind.ZERO_AREA]),
+        ((20, 10, 10, 20), [], [FaultKind.ZERO_AREA]),
+        ((float("nan"), 10, 20, 20), [], [FaultKind.NOT_FINITE]),
+        ((0, 0, float("inf"), 20), [], [FaultKind.NOT_FINITE]),
+    ],
+)
+def test_a_box_is_kept_clipped_or_left_out_by_where_it_lies(
+    corners: Corners, kept: list[list[float]], kinds: list[FaultKind]
+) -> None:
+    table, faults = checked_table(annotations(corners))
+    assert table["boxes"].to_pylist() == [kept]
+    assert [(fault.kind, fault.where) for fault in faults] == [(kind, "a.txt:1") for kind in kinds]
+
+
+def test_the_area_of_a_clipped_box_is_that_of_what_is_kept() -> None:
+    table, _ = checked_table(annotations((90, 70, 110, 90)))
+    assert table["areas"].to_pylist() == [[100]]
+
+
+def test_a_box_that_stands_twice_is_kept_once_and_its_twin_is_named() -> None:
+    table, (fault,) = checked_table(annotations((1, 2, 3, 4), (5, 6, 7, 8), (1, 2, 3, 4)))
+    assert table["boxes"].to_pylist() == [[[1, 2, 3, 4], [5, 6, 7, 8]]]
+    assert (fault.kind, fault.where) == (FaultKind.DUPLICATE_BOX, "a.txt:3")
+    assert str(fault) == "box 1, 2, 3, 4 stands at a.txt:1 already"
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_an_unknown_size_is_that_of_the_photo_as_it_is_looked_at(
+    tmp_path: Path, make_photo: MakePhoto, orientation: int
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(make_photo(100, 80, orientation))
+    table, faults = checked_table(of_photo(f"{tmp_path}/a.jpg", width=100))
+    size = (table["width"][0].as_py(), table["height"][0].as_py())
+    assert size == ((80, 100) if orientation >= 5 else (100, 80))
+    assert faults == []
+
+
+def test_a_photo_of_known_size_is_not_read() -> None:
+    table, faults = checked_table(of_photo("s3://no-such-bucket/a.jpg", width=100, height=80))
+    assert (len(table), faults) == (1, [])
+
+
+def test_a_photo_that_is_gone_is_missing_and_a_damaged_one_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"<html>")
+    for name, kind in (("gone", FaultKind.MISSING_IMAGE), ("bad", FaultKind.UNREADABLE)):
+        table, (fault,) = checked_table(of_photo(f"{tmp_path}/{name}.jpg"))
+        assert (len(table), fault.kind) == (0, kind)
+        assert f"{name}.jpg" in str(fault)
+
+
+def test_damaged_exif_turns_no_photo(tmp_path: Path, make_photo: MakePhoto) -> None:
+    photo = make_photo(100, 80, 6).replace(b"Exif\0\0", b"Exif\0\0????")
+    Folder(str(tmp_path)).write("a.jpg", photo)
+    table, faults = checked_table(of_photo(f"{tmp_path}/a.jpg"))
+    assert (table["width"].to_pylist(), faults) == ([100], [])

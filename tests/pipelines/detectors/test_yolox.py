@@ -1,0 +1,142 @@
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from pipelines.detectors.contract import DetectorSettings, LabelledImage
+from pipelines.detectors.yolox import BATCHES_BEFORE_DOUBLING, Detector
+from pipelines.photos.decoding import ErrorKind
+from yolox_core import YOLOX
+
+
+def _detector(checkpoint: bytes, size: tuple[int, int] = (64, 64), **changes: object) -> Detector:
+    settings = {
+        "input_size": size,
+        "score_threshold": 0.0,
+        "nms_threshold": 0.65,
+        "max_pixels": 100_000_000,
+        "batch_size": 2,
+        "threads": 2,
+        "device": "cpu",
+    }
+    return Detector(checkpoint, DetectorSettings(**(settings | changes)))
+
+
+@pytest.fixture(scope="module")
+def detector(tiny_checkpoint: bytes) -> Detector:
+    return _detector(tiny_checkpoint)
+
+
+def _jpeg(width: int, height: int, seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return cv2.imencode(".jpg", pixels)[1].tobytes()
+
+
+def test_boxes_lie_on_the_photo_and_scores_fall(detector: Detector) -> None:
+    [found] = detector([_jpeg(300, 100, seed=1)])
+    assert isinstance(found, LabelledImage)
+    assert (found.width, found.height) == (300, 100)
+    assert len(found.scores) > 0
+    x1, y1, x2, y2 = found.boxes_xyxy.T
+    assert ((x1 >= 0) & (x1 <= x2) & (x2 <= 300)).all()
+    assert ((y1 >= 0) & (y1 <= y2) & (y2 <= 100)).all()
+    assert (np.diff(found.scores) <= 0).all()
+    assert set(found.class_ids) <= {0, 1, 2}
+
+
+def test_a_bad_image_changes_nothing_for_its_neighbours(detector: Detector) -> None:
+    good = [_jpeg(80, 60, seed) for seed in range(3)]
+    alone = detector(good)
+    first, bad, second, third = detector([good[0], b"<html>", *good[1:]])
+    assert bad.kind is ErrorKind.NOT_AN_IMAGE
+    for before, after in zip(alone, (first, second, third), strict=True):
+        np.testing.assert_allclose(before.boxes_xyxy, after.boxes_xyxy, atol=1e-2)
+        np.testing.assert_array_equal(before.class_ids, after.class_ids)
+
+
+def test_no_images_and_only_bad_images_give_as_many_rows(detector: Detector) -> None:
+    assert detector([]) == []
+    assert [error.kind for error in detector([b"", b""])] == ["empty_object"] * 2
+
+
+class _Memory:
+    """A GPU's memory, as far as the model can tell."""
+
+    def __init__(self) -> None:
+        self.room_for = 1000
+        self.tried: list[int] = []
+        """Images in each forward pass."""
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor]) -> None:
+        if isinstance(module, YOLOX):
+            self.tried.append(len(inputs[0]))
+            if len(inputs[0]) > self.room_for:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.fixture
+def memory() -> Iterator[_Memory]:
+    memory = _Memory()
+    with register_module_forward_pre_hook(memory):
+        yield memory
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(
+    tiny_checkpoint: bytes, memory: _Memory
+) -> None:
+    detector = _detector(tiny_checkpoint, batch_size=8)
+    photos = [_jpeg(80, 60, seed) for seed in range(8)]
+    expected = detector(photos)
+    memory.room_for = 3
+    memory.tried.clear()
+    found = detector(photos)
+    assert memory.tried == [8, 4, 2, 2, 2, 2]
+    for before, after in zip(expected, found, strict=True):
+        np.testing.assert_allclose(before.boxes_xyxy, after.boxes_xyxy, atol=1e-2)
+
+
+def test_the_batch_size_recovers_step_by_step(tiny_checkpoint: bytes, memory: _Memory) -> None:
+    detector = _detector(tiny_checkpoint, batch_size=4)
+    memory.room_for = 1
+    detector([_jpeg(8, 8, seed=0)] * 4)
+    assert memory.tried == [4, 2, 1, 1, 1, 1]
+    memory.room_for = 1000
+    memory.tried.clear()
+    detector([_jpeg(8, 8, seed=0)] * 4 * BATCHES_BEFORE_DOUBLING)
+    assert memory.tried[: BATCHES_BEFORE_DOUBLING - 4] == [1] * (BATCHES_BEFORE_DOUBLING - 4)
+    assert memory.tried == sorted(memory.tried)
+    assert set(memory.tried) == {1, 2, 4}
+
+
+def test_an_image_that_does_not_fit_alone_is_out_of_memory(
+    tiny_checkpoint: bytes, memory: _Memory
+) -> None:
+    memory.room_for = 0
+    errors = _detector(tiny_checkpoint)([_jpeg(8, 8, seed) for seed in range(3)])
+    assert [error.kind for error in errors] == [ErrorKind.OUT_OF_MEMORY] * 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_image_for_which_the_model_gives_no_number_is_not_finite(
+    detector: Detector, value: float
+) -> None:
+    white, black = (cv2.imencode(".png", np.full((64, 64, 3), x, np.uint8))[1] for x in (255, 0))
+
+    def spoil(module: nn.Module, inputs: tuple[Tensor], outputs: list[Tensor]) -> None:
+        if isinstance(module, YOLOX):
+            outputs[1][inputs[0].mean(dim=(1, 2, 3)) > 200, 4, 0, 0] = value
+
+    with register_module_forward_hook(spoil):
+        first, second = detector([white.tobytes(), black.tobytes()])
+    assert first.kind is ErrorKind.NOT_FINITE
+    assert len(second.scores) > 0
+
+
+def test_a_detector_keeps_to_the_threads_it_was_given(tiny_checkpoint: bytes) -> None:
+    _detector(tiny_checkpoint, threads=1)
+    assert torch.get_num_threads() == 1
+    assert cv2.getNumThreads() == 1

@@ -1,0 +1,132 @@
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.errors import InputError
+from pipelines.labelling.listing import list_source
+from pipelines.storage.folder import Folder
+from pipelines.tables.schema import LISTED
+
+
+def _listed(source: object) -> pa.Table:
+    return pa.concat_tables([LISTED.empty_table(), *list_source(str(source)).tables])
+
+
+def _uris(source: object) -> list[str]:
+    return _listed(source)["image_uri"].to_pylist()
+
+
+def test_a_folder_is_listed_whole_whatever_its_files_are_called(tmp_path) -> None:
+    names = ["a.jpg", "b/c d.PNG", "b/.hidden", "notes.txt", "größe#%.jpg"]
+    for name in names:
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"12345")
+    listed = _listed(tmp_path / "photos")
+    expected = sorted(str(tmp_path / "photos" / name) for name in names)
+    assert sorted(listed["image_uri"].to_pylist()) == expected
+    assert listed["size_bytes"].to_pylist() == [5] * len(names)
+
+
+def test_a_file_that_was_written_again_has_another_etag(tmp_path) -> None:
+    photo = tmp_path / "a.jpg"
+    photo.write_bytes(b"12345")
+    [first] = _listed(tmp_path)["etag"].to_pylist()
+    assert _listed(tmp_path)["etag"].to_pylist() == [first]
+    photo.write_bytes(b"54321")
+    os.utime(photo, ns=(0, 0))
+    assert _listed(tmp_path)["etag"].to_pylist() != [first]
+
+
+def test_a_pipe_in_a_folder_is_no_file(tmp_path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    os.mkfifo(tmp_path / "pipe")
+    assert _uris(tmp_path) == [str(tmp_path / "a.jpg")]
+
+
+def test_links_to_folders_are_followed(tmp_path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a.jpg").write_bytes(b"1")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/link").symlink_to(tmp_path / "elsewhere")
+    assert _uris(tmp_path / "photos") == [str(tmp_path / "photos/link/a.jpg")]
+    (tmp_path / "photos/loop").symlink_to(tmp_path)
+    with pytest.raises(InputError, match=r"cannot be listed: .* a link to a folder around itself"):
+        _uris(tmp_path / "photos")
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open/a.jpg").write_bytes(b"1")
+    (tmp_path / "shut").mkdir()
+    look = os.scandir
+
+    def refuse(path):  # as Linux does to whoever is not root
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", path)
+        return look(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(InputError, match=r"cannot be listed: .*Permission denied: .*shut"):
+        _uris(tmp_path)
+    with pytest.raises(PermissionError):
+        Folder(str(tmp_path)).list()
+
+
+def test_a_prefix_is_listed_over_many_pages_without_folder_markers(bucket) -> None:
+    keys = {f"photos/{number:04d}.jpg" for number in range(1100)}  # a page holds 1,000
+    for key in keys:
+        bucket.put(key, b"123")
+    bucket.put("photos/", b"")
+    bucket.put("other/x.jpg", b"1")
+    listed = _listed(f"s3://{bucket.name}/photos/")
+    assert len(listed) == len(keys)
+    assert set(listed["image_uri"].to_pylist()) == {f"s3://{bucket.name}/{key}" for key in keys}
+    assert listed["size_bytes"][0].as_py() == 3
+    assert listed["etag"][0].as_py() == "202cb962ac59075b964b07152d234b70"  # md5 of "123"
+
+
+def test_odd_keys_are_listed_to_the_letter(bucket, odd_archive) -> None:
+    uris = {bucket.put(key, b"1") for key in odd_archive}
+    assert set(_uris(f"s3://{bucket.name}")) == uris
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_a_manifest_file_is_a_source_whose_images_may_repeat(tmp_path, suffix) -> None:
+    uris = ["s3://b/2.jpg", "s3://b/1.jpg", "s3://b/2.jpg", "s3://b/3, 4.jpg"]
+    source = tmp_path / f"todo.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.table({"image_uri": uris, "other": [1, 2, 3, 4]}), source)
+    else:
+        source.write_text("image_uri,etag\n" + "".join(f'"{uri}","""e"""\n' for uri in uris))
+    assert list_source(str(source)).may_repeat
+    listed = _listed(source)
+    assert listed.schema.equals(LISTED)
+    assert listed["image_uri"].to_pylist() == uris
+    assert set(listed["etag"].to_pylist()) == ({None} if suffix == "parquet" else {"e"})
+
+
+def test_a_manifest_file_in_s3_is_a_source_too(bucket, tmp_path) -> None:
+    bucket.put("todo.csv", b"image_uri\nrelative.jpg\n007\n")
+    expected = [os.path.abspath("relative.jpg"), os.path.abspath("007")]
+    assert _uris(f"s3://{bucket.name}/todo.csv") == expected
+
+
+def test_a_source_that_cannot_be_listed_is_refused_with_the_reason(tmp_path, bucket) -> None:
+    (tmp_path / "wrong.csv").write_text("url\nx\n")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    (tmp_path / "null.csv").write_text("image_uri,etag\na,1\n,2\n")
+    complaints = {
+        str(tmp_path / "nowhere"): "is no folder",
+        str(tmp_path / "wrong.csv"): "has the columns url: a manifest needs a column image_uri",
+        str(tmp_path / "broken.parquet"): "is not a readable manifest",
+        str(tmp_path / "null.csv"): "has 1 rows without an image_uri",
+        str(tmp_path / "absent.csv"): "cannot be read",
+        f"s3://{bucket.name}/absent.parquet": "cannot be read",
+        "s3://no-such-bucket-here/x": "cannot be listed: .*NoSuchBucket",
+    }
+    for source, complaint in complaints.items():
+        with pytest.raises(InputError, match=complaint):
+            _listed(source)

@@ -1,0 +1,32 @@
+import json
+
+import pytest
+
+from pipelines.labelling.progress import LabellingProgress
+from pipelines.tables.ledger import Ledger
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """Seconds, which the test moves on."""
+    seconds = [0.0]
+    monkeypatch.setattr("pipelines.labelling.progress.time.monotonic", lambda: seconds[0])
+    return seconds
+
+
+def test_without_a_terminal_progress_is_a_json_line_a_minute_with_an_eta(clock, capsys) -> None:
+    before = Ledger(100, labelled=20)
+    with LabellingProgress(before) as shown:
+        clock[0] = 59
+        shown.update(before + Ledger(0, labelled=30))
+        assert capsys.readouterr().err == ""
+        clock[0] = 80
+        shown.update(before + Ledger(0, labelled=36, failed_by_kind={"gone": 4}))
+    # 40 images were done by this attempt in 80 s and 40 are left: as long again.
+    assert json.loads(capsys.readouterr().err) == {
+        "done": 60,
+        "to_do": 100,
+        "failed": 4,
+        "images_per_second": 0.5,
+        "eta_seconds": 80,
+    }

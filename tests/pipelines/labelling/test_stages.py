@@ -1,0 +1,48 @@
+import pyarrow as pa
+import pytest
+
+from pipelines.detectors.contract import DetectorSettings
+from pipelines.labelling import stages
+from pipelines.labelling.heartbeat import start_activity
+from pipelines.labelling.stages import DetectStage
+from pipelines.tables.schema import DETECTED, FETCHED
+
+pytestmark = pytest.mark.ray
+
+SETTINGS = DetectorSettings(
+    input_size=(64, 64),
+    score_threshold=0.1,
+    nms_threshold=0.5,
+    max_pixels=100,
+    batch_size=2,
+    threads=1,
+    device="cpu",
+)
+
+
+def _row(number: int, error_kind: str | None) -> dict:
+    return {
+        "part": 3,
+        "part_rows": 5,
+        "image_uri": str(number),
+        "data": None if error_kind else bytes([number]),
+        "error_kind": error_kind,
+        "fetch_seconds": 0.5,
+        "retries": 0,
+    }
+
+
+def test_a_part_that_is_asked_about_in_pieces_comes_out_as_if_it_were_not(
+    monkeypatch, local_ray
+) -> None:
+    kinds = (None, "gone", None, "denied", None)
+    rows = [_row(number, kind) for number, kind in enumerate(kinds)]
+    fetched = pa.Table.from_pylist(rows, schema=FETCHED)
+    given = ("benchmarks.stand_ins:BlindDetector", b"", SETTINGS, start_activity())
+    whole = DetectStage(*given)(fetched)
+    monkeypatch.setitem(stages.IMAGES_AT_ONCE, SETTINGS.device, 2)
+    pieces = DetectStage(*given)(fetched)
+    assert pieces.schema.equals(DETECTED)
+    times = ["labelled_at", "detect_seconds"]
+    assert pieces.drop_columns(times).to_pylist() == whole.drop_columns(times).to_pylist()
+    assert pieces["error_kind"].to_pylist() == list(kinds)
