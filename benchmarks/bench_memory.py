@@ -24,11 +24,9 @@ import torch
 
 from benchmarks.machine import describe_machine
 from benchmarks.memory import Sample, peak_mb, watched_call
-from pipelines.labelling.config import LabellingConfig
-from pipelines.labelling.run import label_images
-from pipelines.storage.folder import Folder
-from pipelines.tables import runs
-from pipelines.tables.runs import RunRecord
+from pipelines.labelling import LabellingConfig, label_images
+from pipelines.storage import Folder
+from pipelines.tables import RunRecord, runs
 
 GOALS = {"slope_within_standard_errors_of_0": 2}
 CHECKPOINT = Path(__file__).parent.parent / "assets/shapes/shapes_nano.pth"

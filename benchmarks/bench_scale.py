@@ -30,14 +30,15 @@ from moto.server import ThreadedMotoServer
 from benchmarks.machine import describe_machine
 from benchmarks.memory import DRIVER, Sample, cpu_s, peak_mb, watched_call
 from benchmarks.stand_ins import IMAGE_BYTES, fetch_nothing
-from pipelines.labelling.config import LabellingConfig
-from pipelines.labelling.listing import ROWS_PER_TABLE, list_source
-from pipelines.labelling.manifest import write_manifest
-from pipelines.labelling.run import label_images
-from pipelines.storage.folder import Folder, RunFolders
-from pipelines.tables import runs
-from pipelines.tables.query import open_table, run_query
-from pipelines.tables.schema import LISTED
+from pipelines.labelling import (
+    ROWS_PER_TABLE,
+    LabellingConfig,
+    label_images,
+    list_source,
+    write_manifest,
+)
+from pipelines.storage import Folder
+from pipelines.tables import LISTED, RunFolders, open_table, run_query, runs
 
 GOALS = {
     "driver_mb_largest_of_smallest_at_most": 1.3,

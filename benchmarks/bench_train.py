@@ -19,10 +19,15 @@ from typing import Any
 import torch
 
 from benchmarks.machine import describe_machine
-from pipelines.datasets.shapes import CLASS_NAMES, generate_archive
-from pipelines.training.data import BatchLoader, epoch_rows, steps_per_epoch
-from pipelines.training.recipe import Recipe
-from pipelines.training.trainer import Trainer, precision_of
+from pipelines.datasets import CLASS_NAMES, generate_archive
+from pipelines.training import (
+    BatchLoader,
+    Recipe,
+    Trainer,
+    epoch_rows,
+    precision_of,
+    steps_per_epoch,
+)
 from yolox_core import YOLOXLoss, build_model, build_optimizer, to_model_input
 
 GOALS = {"full_of_bare_on_gpu": 0.95, "full_of_bare_on_cpu": 0.9}

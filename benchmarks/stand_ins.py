@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from pipelines.detectors.contract import DetectorSettings, LabelledImage
-from pipelines.tables.schema import FETCHED, PART_KEYS
+from pipelines.detectors import DetectorSettings, LabelledImage
+from pipelines.labelling import FETCHED, PART_KEYS
 
 BOXES_PER_IMAGE = 3
 IMAGE_BYTES = 150_000

@@ -23,15 +23,16 @@ from jobs import label
 from jobs.cli import exit_on_input_error
 from jobs.evaluate import print_evaluation
 from jobs.printing import print_table
-from pipelines.datasets import read_training_table, write_training_table
-from pipelines.datasets.shapes import CLASS_NAMES, generate_archive
-from pipelines.evaluation.coco import evaluate
-from pipelines.labelling.config import LabellingConfig
-from pipelines.labelling.run import label_images
-from pipelines.review.contact_sheet import contact_sheet
-from pipelines.review.run_pictures import pictures_of
-from pipelines.tables.query import Views, open_table, run_query
-from pipelines.tables.schema import FAILED, LABELLED
+from pipelines.datasets import (
+    CLASS_NAMES,
+    generate_archive,
+    read_training_table,
+    write_training_table,
+)
+from pipelines.evaluation import evaluate
+from pipelines.labelling import LabellingConfig, label_images
+from pipelines.review import contact_sheet, pictures_of
+from pipelines.tables import FAILED, LABELLED, Views, open_table, run_query
 
 FOLDER = Path(".demo")
 CHECKPOINT = Path(__file__).parent.parent / "assets/shapes/shapes_nano.pth"

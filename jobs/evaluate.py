@@ -16,9 +16,8 @@ import pyarrow.dataset as pads
 from jobs.cli import exit_on_input_error, parse
 from jobs.printing import print_table
 from pipelines.datasets import read_coco, read_training_table
-from pipelines.evaluation.coco import Evaluation, evaluate
-from pipelines.tables.query import Views, query_run, read_rows
-from pipelines.tables.schema import LABELLED
+from pipelines.evaluation import Evaluation, evaluate
+from pipelines.tables import LABELLED, Views, query_run, read_rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,7 @@ from typing import NoReturn
 from jobs.cli import exit_on_input_error, parse
 from pipelines import cluster
 from pipelines.errors import RunStoppedError, StalledError
-from pipelines.labelling.config import LabellingConfig
-from pipelines.labelling.run import LabellingSummary, label_images
+from pipelines.labelling import LabellingConfig, LabellingSummary, label_images
 
 EXIT_STOPPED = 1
 EXIT_TOO_MANY_FAILED = 3

@@ -17,9 +17,7 @@ import pyarrow as pa
 
 from jobs.cli import exit_on_input_error, parse
 from jobs.printing import print_table
-from pipelines.datasets import class_names_of
-from pipelines.datasets.faults import Fault, FaultKind
-from pipelines.datasets.preparation import PrepareConfig, Prepared, prepare
+from pipelines.datasets import Fault, FaultKind, PrepareConfig, Prepared, class_names_of, prepare
 
 FAULTS_SHOWN = 20
 """Of each kind."""

@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from jobs.cli import exit_on_input_error, parse
 from jobs.printing import print_table, to_csv, to_json, to_parquet
-from pipelines.storage.folder import write_bytes
-from pipelines.tables.query import query_table, run_query, summarise
+from pipelines.storage import write_bytes
+from pipelines.tables import query_table, run_query, summarise
 
 _WRITERS: dict[str, Callable[[pa.Table], bytes]] = {
     "csv": to_csv,

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.cli import exit_on_input_error, parse
-from pipelines.datasets import write_training_table
-from pipelines.datasets.shapes import generate_archive
+from pipelines.datasets import generate_archive, write_training_table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,10 +16,15 @@ import pyarrow as pa
 
 from jobs.cli import exit_on_input_error, parse_command
 from jobs.printing import print_table
-from pipelines.tables.audit import AuditConfig, RunAudit, audit_table
-from pipelines.tables.compaction import CompactionConfig, compact_table
-from pipelines.tables.removal import drop_run
-from pipelines.tables.run_list import list_runs
+from pipelines.tables import (
+    AuditConfig,
+    CompactionConfig,
+    RunAudit,
+    audit_table,
+    compact_table,
+    drop_run,
+    list_runs,
+)
 
 EXIT_BROKEN_PROMISE = 1
 

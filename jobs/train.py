@@ -15,10 +15,13 @@ import pyarrow as pa
 from jobs.cli import exit_on_input_error, parse
 from jobs.printing import print_table
 from pipelines.errors import RunStoppedError
-from pipelines.training.config import TrainingConfig
-from pipelines.training.preview import write_preview
-from pipelines.training.run import TrainingSummary, train_detector
-from pipelines.training.trainer import TrainingDivergedError
+from pipelines.training import (
+    TrainingConfig,
+    TrainingDivergedError,
+    TrainingSummary,
+    train_detector,
+    write_preview,
+)
 
 EXIT_STOPPED = 1
 

@@ -25,7 +25,8 @@ from moto.server import ThreadedMotoServer
 from pipelines import cluster
 from pipelines.datasets import write_training_table
 from pipelines.datasets.shapes import generate_archive
-from pipelines.storage.folder import Folder, RunFolders
+from pipelines.storage.folder import Folder
+from pipelines.tables.layout import RunFolders
 from pipelines.tables.schema import DETECTIONS, IMAGES, MANIFEST
 from tests.faulty_s3 import FaultyS3
 from yolox_core import build_model, save_checkpoint

@@ -1,17 +1,6 @@
-"""Annotations in the formats people have, turned into one training table (schema.TRAINING)."""
+"""Datasets to learn from: COCO, VOC, YOLO and detection tables become one training table."""
 
-from pipelines.datasets.coco import read_coco
-from pipelines.datasets.training_table import (
-    class_names_of,
-    read_training_table,
-    training_table,
-    write_training_table,
-)
+import lazy_loader
 
-__all__ = [
-    "class_names_of",
-    "read_coco",
-    "read_training_table",
-    "training_table",
-    "write_training_table",
-]
+# A name is imported when it is asked for: who parses flags need not wait for torch or Ray.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,7 +10,7 @@ from pipelines.datasets.annotations import AnnotatedBox, AnnotatedImage, Annotat
 from pipelines.datasets.faults import Fault, FaultKind, collected
 from pipelines.datasets.files import read_sizes
 from pipelines.datasets.training_table import training_table
-from pipelines.photos.decoding import ErrorKind, ImageError
+from pipelines.photos import ErrorKind, ImageError
 
 ROUNDING_PX = 1.0
 """Up to so far beyond its image a box is clipped without a word."""

@@ -12,7 +12,7 @@ from pipelines.datasets.annotations import AnnotatedBox, AnnotatedImage, Annotat
 from pipelines.datasets.faults import Fault, FaultKind, collected
 from pipelines.datasets.training_table import training_table
 from pipelines.errors import InputError
-from pipelines.storage.folder import Folder, normalise_uri, read_bytes
+from pipelines.storage import Folder, normalise_uri, read_bytes
 
 _SECTIONS = ("images", "annotations", "categories")
 _MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError)

@@ -3,8 +3,7 @@
 import pyarrow.dataset as pads
 
 from pipelines.datasets.annotations import AnnotatedBox, AnnotatedImage, Annotations
-from pipelines.tables.query import Views, query_run, read_rows, run_query
-from pipelines.tables.schema import LABELLED
+from pipelines.tables import LABELLED, Views, query_run, read_rows, run_query
 
 
 def read_detections(table_uri: str, run: str, min_score: float) -> Annotations:

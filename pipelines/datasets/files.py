@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from PIL import Image
 
-from pipelines.photos.decoding import ImageError, read_size
-from pipelines.photos.fetching import ImageRef, fetch_images
+from pipelines.photos import ImageError, ImageRef, fetch_images, read_size
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 """Larger files are not fetched."""

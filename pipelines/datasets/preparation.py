@@ -17,7 +17,7 @@ from pipelines.datasets.training_table import write_training_table
 from pipelines.datasets.voc import ANNOTATIONS, read_voc
 from pipelines.datasets.yolo import DATA_YAML, YAML_SUFFIXES, read_yolo
 from pipelines.errors import InputError
-from pipelines.storage.folder import STORAGE_ERRORS, Folder, write_bytes
+from pipelines.storage import STORAGE_ERRORS, Folder, write_bytes
 
 Format = Literal["coco", "voc", "yolo", "detections"]
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.datasets import training_table
+from pipelines.datasets.training_table import training_table
 
 MIN_VISIBLE = 0.4
 """Every shape shows at least this share of itself; the image's edge and other shapes hide some."""

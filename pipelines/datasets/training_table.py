@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import InputError
-from pipelines.storage.folder import STORAGE_ERRORS, folder_and_name, read_bytes
-from pipelines.tables.schema import CLASS_NAMES_KEY, TRAINING
+from pipelines.storage import STORAGE_ERRORS, folder_and_name, read_bytes
+from pipelines.tables import CLASS_NAMES_KEY, TRAINING
 
 
 def training_table(rows: Iterable[Mapping[str, Any]], class_names: Sequence[str]) -> pa.Table:

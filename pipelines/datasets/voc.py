@@ -10,8 +10,8 @@ from pipelines.datasets.annotations import AnnotatedBox, AnnotatedImage, Annotat
 from pipelines.datasets.faults import Fault, FaultKind, collected
 from pipelines.datasets.files import read_files
 from pipelines.errors import InputError
-from pipelines.photos.decoding import ImageError
-from pipelines.storage.folder import Folder
+from pipelines.photos import ImageError
+from pipelines.storage import Folder
 
 ANNOTATIONS = "Annotations"
 PHOTOS = "JPEGImages"

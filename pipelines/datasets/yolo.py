@@ -11,8 +11,8 @@ from pipelines.datasets.annotations import AnnotatedBox, AnnotatedImage, Annotat
 from pipelines.datasets.faults import Fault, FaultKind, collected
 from pipelines.datasets.files import read_files
 from pipelines.errors import InputError
-from pipelines.photos.decoding import ErrorKind, ImageError
-from pipelines.storage.folder import Folder, normalise_uri, read_bytes
+from pipelines.photos import ErrorKind, ImageError
+from pipelines.storage import Folder, normalise_uri, read_bytes
 
 DATA_YAML = "data.yaml"
 SPLITS = ("train", "val", "test")

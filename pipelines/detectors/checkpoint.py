@@ -2,8 +2,8 @@
 
 import io
 
+from pipelines import storage
 from pipelines.errors import InputError
-from pipelines.storage import folder as storage
 from yolox_core import Checkpoint, CheckpointError, check_input_size, load_checkpoint
 
 

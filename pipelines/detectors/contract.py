@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.errors import InputError
-from pipelines.photos.decoding import ImageError
+from pipelines.photos import ImageError
 
 DEFAULT_DETECTOR = "pipelines.detectors.yolox:Detector"
 """Ours: YOLOX."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines.detectors.contract import DetectorSettings, LabelledImage
 from pipelines.detectors.fork_server import EXIT_CODE, FORK, REAP
-from pipelines.photos.decoding import ErrorKind, ImageError
+from pipelines.photos import ErrorKind, ImageError
 
 _MAX_STARTS = 3
 """Something else may kill a process that loads its model, but hardly three in a row."""

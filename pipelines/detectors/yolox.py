@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipelines.detectors.contract import DetectorSettings, LabelledImage
-from pipelines.photos.decoding import ErrorKind, ImageError, Pixels, decode_image
+from pipelines.photos import ErrorKind, ImageError, Pixels, decode_image
 from yolox_core import (
     Detections,
     LetterboxTransform,

@@ -1,0 +1,6 @@
+"""Evaluation: COCO's measures of a run or of weights in training."""
+
+import lazy_loader
+
+# A name is imported when it is asked for: who parses flags need not wait for torch or Ray.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

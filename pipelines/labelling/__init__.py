@@ -1,0 +1,6 @@
+"""Labelling: from an archive to tables, by a graph of stages on Ray Data."""
+
+import lazy_loader
+
+# A name is imported when it is asked for: who parses flags need not wait for torch or Ray.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from pipelines.detectors.contract import DEFAULT_DETECTOR
-from pipelines.photos.decoding import ErrorKind
+from pipelines.detectors import DEFAULT_DETECTOR
+from pipelines.photos import ErrorKind
 from pipelines.tables import runs
 
 

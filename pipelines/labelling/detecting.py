@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.detectors.contract import ImageDetector, LabelledImage
-from pipelines.photos.decoding import ErrorKind, ImageError
-from pipelines.tables.schema import DETECTED, FOUND, PART_KEYS
+from pipelines.detectors import ImageDetector, LabelledImage
+from pipelines.labelling.blocks import DETECTED, FOUND, PART_KEYS
+from pipelines.photos import ErrorKind, ImageError
 
 _NO_BOXES = np.empty((0, 4), np.float32)
 _NO_SCORES = np.empty(0, np.float32)

@@ -20,11 +20,10 @@ import pyarrow.csv
 import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 
+from pipelines import storage
 from pipelines.errors import InputError
-from pipelines.storage import folder as storage
-from pipelines.storage.folder import Folder
-from pipelines.tables.query import Views
-from pipelines.tables.schema import FAILED, LISTED
+from pipelines.storage import Folder
+from pipelines.tables import FAILED, LISTED, Views
 
 ROWS_PER_TABLE = 16_384
 """Rows that are held at a time, however long the listing is."""

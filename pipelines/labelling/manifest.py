@@ -19,9 +19,8 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import InputError
 from pipelines.labelling.listing import ROWS_PER_TABLE, Listing
-from pipelines.storage.folder import Folder
-from pipelines.tables.query import Views
-from pipelines.tables.schema import LISTED, MANIFEST
+from pipelines.storage import Folder
+from pipelines.tables import LISTED, MANIFEST, Views
 
 PARTS_PER_FILE = 64
 MAX_PART_BYTES = 128 * 1024 * 1024

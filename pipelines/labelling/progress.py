@@ -16,7 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from pipelines.tables.ledger import Ledger
+from pipelines.tables import Ledger
 
 SECONDS_BETWEEN_LINES = 60.0
 

@@ -19,10 +19,11 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from pipelines import cluster
-from pipelines.detectors.contract import DEFAULT_DETECTOR, DetectorSettings, load_detector_class
+from pipelines import cluster, storage
+from pipelines.detectors import DEFAULT_DETECTOR, DetectorSettings, load_detector_class
 from pipelines.errors import InputError, RunStoppedError, StalledError, sentence_in
 from pipelines.labelling.config import LabellingConfig
+from pipelines.labelling.fetching import fetch_block
 from pipelines.labelling.heartbeat import start_activity
 from pipelines.labelling.listing import Listing, list_failed, list_source
 from pipelines.labelling.manifest import write_manifest
@@ -36,15 +37,20 @@ from pipelines.labelling.stages import (
     write_stage,
 )
 from pipelines.labelling.watchdog import watched
-from pipelines.photos.fetching import fetch_block
-from pipelines.storage import folder as storage
-from pipelines.storage.folder import Folder, RunFolders
-from pipelines.storage.lease import Lease
-from pipelines.tables import runs
-from pipelines.tables.ledger import Ledger, read_ledger
-from pipelines.tables.parts import Part, delete_leftovers, remaining_parts
-from pipelines.tables.query import open_run, open_runs
-from pipelines.tables.runs import RunRecord, RunSettings
+from pipelines.labelling.writing import Part
+from pipelines.storage import Folder, Lease
+from pipelines.tables import (
+    Ledger,
+    RunFolders,
+    RunRecord,
+    RunSettings,
+    delete_leftovers,
+    open_run,
+    open_runs,
+    read_ledger,
+    remaining_parts,
+    runs,
+)
 
 FETCH_CPUS = 0.25
 WRITE_CPUS = 0.25
@@ -107,7 +113,7 @@ def _read_model(config: LabellingConfig) -> _Model:
     load_detector_class(config.detector)
     if config.detector == DEFAULT_DETECTOR:
         # Here, since they import torch: seconds that another detector's run need not wait.
-        from pipelines.detectors.checkpoint import check_canvas, read_checkpoint
+        from pipelines.detectors import check_canvas, read_checkpoint
 
         if config.input_size is not None:
             check_canvas(*_height_width(config.input_size))

@@ -9,14 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.detectors.contract import DetectorSettings
-from pipelines.detectors.isolated import IsolatedDetector
+from pipelines.detectors import DetectorSettings, IsolatedDetector
 from pipelines.errors import RunStoppedError
 from pipelines.labelling.detecting import detect_block
 from pipelines.labelling.heartbeat import in_hand
 from pipelines.labelling.manifest import read_part
-from pipelines.storage.folder import STORAGE_ERRORS, Folder, RunFolders
-from pipelines.tables.parts import write_part
+from pipelines.labelling.writing import write_part
+from pipelines.storage import STORAGE_ERRORS, Folder
+from pipelines.tables import RunFolders
 
 STAGES = ("fetch", "detect", "write")
 

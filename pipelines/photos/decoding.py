@@ -5,13 +5,13 @@ This is the one decoder of training, evaluation and labelling.
 
 import io
 import warnings
-from enum import StrEnum
-from typing import Self
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from pipelines.photos.errors import ErrorKind, ImageError
 
 Pixels = npt.NDArray[np.uint8]
 """(H, W, 3) BGR, as cv2 has it, after EXIF orientation."""
@@ -19,37 +19,6 @@ Pixels = npt.NDArray[np.uint8]
 # PIL only reads headers here: the limit on pixels is ours, and odd EXIF is not our business.
 Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
-class ErrorKind(StrEnum):
-    """Why an image could not be labelled; the values of `images.error_kind`."""
-
-    GONE = "gone"
-    DENIED = "denied"
-    CHANGED = "changed"
-    IO_ERROR = "io_error"
-    EMPTY_OBJECT = "empty_object"
-    TOO_LARGE = "too_large"
-    UNSUPPORTED_FORMAT = "unsupported_format"
-    NOT_AN_IMAGE = "not_an_image"
-    TRUNCATED = "truncated"
-    CORRUPT = "corrupt"
-    TOO_MANY_PIXELS = "too_many_pixels"
-    OUT_OF_MEMORY = "out_of_memory"
-    CRASHED = "crashed"
-    NOT_FINITE = "not_finite"
-
-
-class ImageError(Exception):
-    """One image cannot be labelled. It costs one row, so it is returned rather than raised far."""
-
-    def __init__(self, kind: ErrorKind, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-    def __reduce__(self) -> tuple[type[Self], tuple[ErrorKind, str]]:
-        # An exception is otherwise made anew from its message alone, when it is unpickled.
-        return type(self), (self.kind, str(self))
 
 
 def decode_image(data: bytes, max_pixels: int) -> Pixels:

@@ -2,22 +2,17 @@
 
 import asyncio
 import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from fsspec.asyn import sync
 
-from pipelines.photos.decoding import ErrorKind, ImageError
-from pipelines.storage import folder as storage
-from pipelines.storage import s3
-from pipelines.storage.s3 import IMAGE_RETRIES, RetryPolicy
-from pipelines.tables.schema import FETCHED, PART_KEYS
+from pipelines import storage
+from pipelines.photos.errors import ErrorKind, ImageError
+from pipelines.storage import IMAGE_RETRIES, RetryPolicy, s3
 
 
 @dataclass(frozen=True)
@@ -37,30 +32,6 @@ class Fetched:
     etag: str | None = None
     """Of the bytes that were read."""
     retries: int = 0
-
-
-def fetch_block(listed: pa.Table, max_bytes: int) -> pa.Table:
-    """From (part, part_rows, image_uri, etag, size_bytes) to schema.FETCHED.
-
-    An image that was listed without its ETag gets that of the bytes that were read.
-    """
-    started = time.perf_counter()
-    columns = (listed[name].to_pylist() for name in ("image_uri", "etag", "size_bytes"))
-    fetched = fetch([ImageRef(*row) for row in zip(*columns, strict=True)], max_bytes)
-    errors = [image.body if isinstance(image.body, ImageError) else None for image in fetched]
-    seconds = (time.perf_counter() - started) / max(len(fetched), 1)
-    values = {
-        **{key: listed[key] for key in PART_KEYS},
-        "image_uri": listed["image_uri"],
-        "etag": pc.coalesce(listed["etag"], pa.array([i.etag for i in fetched], pa.string())),
-        "size_bytes": listed["size_bytes"],
-        "data": [None if isinstance(image.body, ImageError) else image.body for image in fetched],
-        "error_kind": [error and str(error.kind) for error in errors],
-        "error_message": [error and str(error) for error in errors],
-        "fetch_seconds": [seconds] * len(fetched),
-        "retries": [image.retries for image in fetched],
-    }
-    return pa.Table.from_pydict(values, schema=FETCHED)
 
 
 def fetch_images(images: Sequence[ImageRef], max_bytes: int) -> list[bytes | ImageError]:

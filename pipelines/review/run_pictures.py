@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow.dataset as pads
 
-from pipelines.photos.decoding import ImageError, decode_image
-from pipelines.photos.fetching import ImageRef, fetch_images
+from pipelines.photos import ImageError, ImageRef, decode_image, fetch_images
 from pipelines.review.contact_sheet import Picture
-from pipelines.tables.query import Views
+from pipelines.tables import Views
 
 
 def pictures_of(

@@ -4,73 +4,27 @@ S3's endpoint, region and credentials come from the standard AWS variables and f
 (AWS_ENDPOINT_URL, AWS_PROFILE, …), never from a URI, so that no secret can reach a table or a log.
 """
 
-import errno
-import fcntl
-import os
-import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import botocore.session
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from pipelines.errors import InputError
 from pipelines.storage import s3
+from pipelines.storage.arrow import arrow_s3_filesystem
+from pipelines.storage.local import TEMPORARY, is_passing, locked, walk_files, write_then_rename
 from pipelines.storage.s3 import TABLE_RETRIES, RetryPolicy
-
-S3_SCHEME = "s3://"
+from pipelines.storage.uris import S3_SCHEME, is_s3, normalise_uri, split_s3_uri
 
 STORAGE_ERRORS = s3.ERRORS
 """What a read or a write of either kind raises when the storage says no."""
-
-
-def is_s3(uri: str) -> bool:
-    return uri.startswith(S3_SCHEME)
-
-
-def normalise_uri(uri: str) -> str:
-    """An `s3://bucket/key` as it is, a local path made absolute.
-
-    Raises:
-        InputError: another scheme, a chain (`a::b`), credentials in the URI, or no bucket.
-    """
-    if not uri:
-        raise InputError("the path is empty: give a local path or s3://bucket/prefix")
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        return os.path.abspath(os.path.expanduser(uri))
-    if scheme != "s3" or "::" in scheme:
-        raise InputError(f"{scheme}:// is not supported: give a local path or s3://bucket/prefix")
-    bucket = rest.partition("/")[0]
-    if "@" in bucket:
-        raise InputError(
-            "credentials inside an s3:// URI are refused, because URIs are written to tables: "
-            "use AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile"
-        )
-    if not bucket or "::" in bucket:
-        raise InputError(f"{uri!r} names no bucket: give s3://bucket/prefix")
-    return uri
-
-
-def split_s3_uri(uri: str) -> tuple[str, str]:
-    """(bucket, key) of an `s3://bucket/key`; the key is taken to the letter, `?`, `#` and all."""
-    bucket, _, key = uri.removeprefix(S3_SCHEME).partition("/")
-    return bucket, key
-
-
-def etag_of_file(status: os.stat_result) -> str:
-    """A local file's ETag, as web servers make it: another one once the file was written again."""
-    return f"{status.st_mtime_ns:x}-{status.st_size:x}"
 
 
 def read_bytes(uri: str) -> bytes:
@@ -172,7 +126,7 @@ class Folder:
         if is_s3(self.uri):
             self._call("put_object", name, Body=data)
         else:
-            _write_then_rename(Path(self._path(name)), data)
+            write_then_rename(Path(self._path(name)), data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file unless there is another one; whether it holds `data` now.
@@ -183,10 +137,10 @@ class Folder:
         if is_s3(self.uri):
             return self._put_if(name, data, IfNoneMatch="*")
         path = Path(self._path(name))
-        with _locked(path):
+        with locked(path):
             if path.exists():
                 return self._holds(name, data)
-            _write_then_rename(path, data)
+            write_then_rename(path, data)
             return True
 
     def replace(self, name: str, data: bytes, expected: bytes) -> bool:
@@ -201,10 +155,10 @@ class Folder:
                 return False
             return found == expected and self._put_if(name, data, IfMatch=etag)
         path = Path(self._path(name))
-        with _locked(path):
+        with locked(path):
             if not self._holds(name, expected):
                 return False
-            _write_then_rename(path, data)
+            write_then_rename(path, data)
             return True
 
     def write_table(self, name: str, table: pa.Table) -> None:
@@ -224,13 +178,13 @@ class Folder:
         root = self._path(below) if below else self.uri
         strip = len(self.uri.rstrip("/")) + 1
         names = (uri[strip:] for uri in _uris_below(root, self.policy))
-        return sorted(name for name in names if not _is_passing(name))
+        return sorted(name for name in names if not is_passing(name))
 
     def unfinished(self) -> tuple[str, ...]:
         """Paths of what a killed process was writing; on S3 nothing is left of that."""
         if is_s3(self.uri):
             return ()
-        return tuple(sorted(str(path) for path in Path(self.uri).rglob(f".*{_TEMPORARY}")))
+        return tuple(sorted(str(path) for path in Path(self.uri).rglob(f".*{TEMPORARY}")))
 
     def dataset(self, names: Iterable[str], schema: pa.Schema) -> pads.Dataset:
         """The Parquet files of these names as one Arrow dataset; no names make an empty one.
@@ -253,7 +207,7 @@ class Folder:
         # Never one that wraps fsspec: Scanner.to_reader(), which DuckDB calls, keeps Python's lock
         # while it waits for threads that a filesystem in Python makes wait for that lock.
         if is_s3(self.uri):
-            return _arrow_s3_filesystem(split_s3_uri(self.uri)[0], self.policy)
+            return arrow_s3_filesystem(split_s3_uri(self.uri)[0], self.policy)
         return pafs.LocalFileSystem()
 
     def _path(self, name: str) -> str:
@@ -303,27 +257,6 @@ class Folder:
             return False
 
 
-@dataclass(frozen=True)
-class RunFolders:
-    """Where the files of one run lie in its table."""
-
-    table: Folder
-    run: str
-    date: str
-
-    @property
-    def manifest(self) -> Folder:
-        return self.table.below(f"manifests/{self.run}")
-
-    @property
-    def images(self) -> Folder:
-        return self.table.below(f"images/date={self.date}/run={self.run}")
-
-    @property
-    def detections(self) -> Folder:
-        return self.table.below(f"detections/date={self.date}/run={self.run}")
-
-
 def _uris_below(root: str, policy: RetryPolicy) -> Iterator[str]:
     if not is_s3(root):
         for path in walk_files(root):
@@ -336,85 +269,6 @@ def _uris_below(root: str, policy: RetryPolicy) -> Iterator[str]:
             yield f"{S3_SCHEME}{bucket}/{item['Key']}"
 
 
-def walk_files(root: str) -> Iterator[Path]:
-    """Every file below a local folder, links to files and to folders followed; none if it is gone.
-
-    Raises:
-        OSError: a folder cannot be read, or a link leads to a folder around itself.
-    """
-
-    def refuse(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
-            raise error
-
-    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
-        subfolders.sort()
-        for link in (path for name in subfolders if (path := Path(folder, name)).is_symlink()):
-            if link.parent.resolve().is_relative_to(link.resolve()):
-                raise OSError(errno.ELOOP, "a link to a folder around itself", str(link))
-        for name in sorted(names):
-            yield Path(folder, name)
-
-
-def _arrow_s3_filesystem(bucket: str, policy: RetryPolicy) -> pafs.S3FileSystem:
-    """Arrow's S3 client, told what botocore finds in the AWS variables and files."""
-    session = botocore.session.get_session()
-    config = Config(
-        connect_timeout=policy.connect_timeout_s,
-        read_timeout=policy.read_timeout_s,
-        retries={"mode": "standard", "total_max_attempts": policy.attempts},
-    )
-    client = session.create_client("s3", config=config)
-    region = client.head_bucket(Bucket=bucket).get("BucketRegion", client.meta.region_name)
-    endpoint = urlsplit(client.meta.endpoint_url)
-    is_aws = str(endpoint.hostname).endswith((".amazonaws.com", ".amazonaws.com.cn"))
-    keys = session.get_credentials().get_frozen_credentials()
-    return pafs.S3FileSystem(
-        access_key=keys.access_key,
-        secret_key=keys.secret_key,
-        session_token=keys.token,
-        region=region,
-        scheme=endpoint.scheme,
-        # AWS has an endpoint for each region, which Arrow knows.
-        endpoint_override=None if is_aws else f"{endpoint.netloc}{endpoint.path}",
-        connect_timeout=policy.connect_timeout_s,
-        retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=policy.attempts),
-    )
-
-
-_TEMPORARY = ".tmp"
-_LOCK = ".lock"
 _PARTITIONS = pads.partitioning(
     pa.schema([("date", pa.date32()), ("run", pa.string())]), flavor="hive"
 )
-
-
-def _is_passing(name: str) -> bool:
-    """Whether it is a lock, or what a process is writing or was when it was killed."""
-    return PurePosixPath(name).name.startswith(".") and name.endswith((_TEMPORARY, _LOCK))
-
-
-def _write_then_rename(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile's: its files are for their owner only, and tables are for others too.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            # The rename must not reach the disk before the bytes do.
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Alone among all processes that lock this path, on this machine or by NFS."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the file, which is replaced; it stays, for another may be waiting for it.
-    with path.with_name(f".{path.name}{_LOCK}").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -23,12 +23,13 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from pipelines.errors import InputError
-from pipelines.storage.folder import STORAGE_ERRORS, Folder
-from pipelines.storage.lease import Lease
-from pipelines.tables import runs, snapshot
+from pipelines.storage import STORAGE_ERRORS, Folder, Lease
+from pipelines.tables import runs
 from pipelines.tables.connection import check_memory, spilling_connection
+from pipelines.tables.layout import VIEWS, compact_name, generation_of_file, record_name
+from pipelines.tables.records import Record, generation_of, read_named, read_records
 from pipelines.tables.schema import COMPACT_DETECTIONS, IMAGES
-from pipelines.tables.snapshot import VIEWS, Contents, Record
+from pipelines.tables.snapshot import Snapshot, delete_all, read_snapshot, temporary_files
 
 ROWS_PER_GROUP = 64 * 1024
 """What a query reads or skips: some 2 MB of detections."""
@@ -115,7 +116,7 @@ def compact_table(config: CompactionConfig) -> Iterator[Compaction]:
 
 
 def _complete_runs(table: Folder) -> list[str]:
-    records = snapshot.read_records(table)
+    records = read_records(table)
     return [record["run"] for record in records if record.get("status") == runs.COMPLETE]
 
 
@@ -129,12 +130,12 @@ def _compact_run(table: Folder, run: str, config: CompactionConfig) -> Compactio
         return None if _is_as_wanted(contents, config) else _rewrite(table, contents, config)
 
 
-def _is_as_wanted(contents: Contents, config: CompactionConfig) -> bool:
+def _is_as_wanted(contents: Snapshot, config: CompactionConfig) -> bool:
     [record] = contents.records
     return record.get("compacted_mb") == config.target_mb or not contents.images
 
 
-def _rewrite(table: Folder, contents: Contents, config: CompactionConfig) -> Compaction:
+def _rewrite(table: Folder, contents: Snapshot, config: CompactionConfig) -> Compaction:
     [record] = contents.records
     run = record["run"]
     old = {view: _fingerprint(table, view, contents, config) for view in VIEWS}
@@ -146,7 +147,7 @@ def _rewrite(table: Folder, contents: Contents, config: CompactionConfig) -> Com
             for name, data in _sorted_files(table, contents, view, generation, config):
                 table.write(name, data)
                 sizes[name] = len(data)
-        written = Contents(
+        written = Snapshot(
             contents.records,
             images=[name for name in sizes if name.startswith("images/")],
             detections=[name for name in sizes if name.startswith("detections/")],
@@ -156,11 +157,11 @@ def _rewrite(table: Folder, contents: Contents, config: CompactionConfig) -> Com
         if new != old:
             raise RuntimeError(f"run {run!r} became other rows: {old}, then {new}")
     except BaseException:
-        snapshot.delete_all(table, sizes)
+        delete_all(table, sizes)
         raise
     switched = _compacted(record, generation, config.target_mb)
-    if not table.replace(snapshot.record_name(run), switched, record["record"].encode()):
-        snapshot.delete_all(table, sizes)
+    if not table.replace(record_name(run), switched, record["record"].encode()):
+        delete_all(table, sizes)
         raise InputError(
             f"run {run!r} was changed or dropped meanwhile: its files are as they were"
         )
@@ -172,8 +173,8 @@ def _rewrite(table: Folder, contents: Contents, config: CompactionConfig) -> Com
     )
 
 
-def _contents_of(table: Folder, run: str) -> Contents:
-    contents = snapshot.read_contents(table, lambda: [snapshot.read_named(table, run)])
+def _contents_of(table: Folder, run: str) -> Snapshot:
+    contents = read_snapshot(table, lambda: [read_named(table, run)])
     status = contents.records[0].get("status")
     if status != runs.COMPLETE:
         raise InputError(
@@ -183,10 +184,10 @@ def _contents_of(table: Folder, run: str) -> Contents:
     return contents
 
 
-def _next_generation(contents: Contents) -> int:
+def _next_generation(contents: Snapshot) -> int:
     """One that no file has, not even of a killed compaction: nothing is ever overwritten."""
     names = (*contents.images, *contents.unread)
-    return 1 + max(snapshot.generation_of_file(name) or 0 for name in names)
+    return 1 + max(generation_of_file(name) or 0 for name in names)
 
 
 def _refuse_contradiction(record: Record, counts: Mapping[str, Mapping[str, int]]) -> None:
@@ -210,7 +211,7 @@ def _compacted(record: Record, generation: int, target_mb: float) -> bytes:
 
 
 def _sorted_files(
-    table: Folder, contents: Contents, view: str, generation: int, config: CompactionConfig
+    table: Folder, contents: Snapshot, view: str, generation: int, config: CompactionConfig
 ) -> Iterator[tuple[str, bytes]]:
     """(name below the table, bytes) of the files of a view's new generation; at least one."""
     [record] = contents.records
@@ -227,7 +228,7 @@ def _sorted_files(
         groups = (pa.Table.from_batches([batch]).cast(schema) for batch in reader)
         files = _parquet_files(groups, schema, order, config.target_mb * 10**6)
         for number, data in enumerate(files):
-            yield f"{folder}/{snapshot.compact_name(generation, number)}", data
+            yield f"{folder}/{compact_name(generation, number)}", data
 
 
 def _parquet_files(
@@ -261,7 +262,7 @@ def _writer(
 
 
 def _fingerprint(
-    table: Folder, view: str, contents: Contents, config: CompactionConfig
+    table: Folder, view: str, contents: Snapshot, config: CompactionConfig
 ) -> dict[str, int]:
     """The counts of a view, and a checksum of its rows in which their order does not matter."""
     columns = ", ".join(
@@ -275,7 +276,7 @@ def _fingerprint(
     return dict(zip(aggregates, map(int, values), strict=True))
 
 
-def _dataset(table: Folder, view: str, contents: Contents) -> pads.Dataset:
+def _dataset(table: Folder, view: str, contents: Snapshot) -> pads.Dataset:
     return table.dataset(getattr(contents, view), _SCHEMAS[view])
 
 
@@ -283,7 +284,7 @@ def _delete_superseded(table: Folder, run: str, grace_seconds: float) -> None:
     """Delete the files that the record no longer names, once no query can be reading them."""
     contents = _contents_of(table, run)
     [record] = contents.records
-    generation = snapshot.generation_of(record)
+    generation = generation_of(record)
     if not generation:
         return
     # Not those of a later generation: another compaction may be writing them.
@@ -291,10 +292,10 @@ def _delete_superseded(table: Folder, run: str, grace_seconds: float) -> None:
     if old:
         switched = datetime.fromisoformat(record["compacted_at"])
         time.sleep(max(0.0, grace_seconds - (datetime.now(UTC) - switched).total_seconds()))
-        snapshot.delete_all(table, old)
-    snapshot.delete_all(table, snapshot.temporary_files(table).get(run, ()))
+        delete_all(table, old)
+    delete_all(table, temporary_files(table).get(run, ()))
 
 
 def _is_before(name: str, generation: int) -> bool:
-    of_file = snapshot.generation_of_file(name)
+    of_file = generation_of_file(name)
     return of_file is not None and of_file < generation

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import duckdb
 
-from pipelines.storage.folder import RunFolders
+from pipelines.tables.layout import RunFolders
 from pipelines.tables.schema import IMAGES
 
 

@@ -1,30 +1,11 @@
-"""The parts of a run: their files, which are left to do, and the write stage.
+"""The parts of a run: which are left to do, and what killed writers left behind."""
 
-No torch in here: the processes that write need not wait for it.
-"""
-
-import json
 import re
-import time
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from pipelines.storage.folder import RunFolders
-from pipelines.tables.ledger import Ledger
-from pipelines.tables.schema import DETECTED, DETECTIONS, FAILED, IMAGES, LABELLED, PART_KEYS
+from pipelines.tables.layout import RunFolders
 
 _NAME = re.compile(r"part-(\d{8})\.parquet")
-
-
-def part_name(part: int) -> str:
-    """What both files of a part are called."""
-    return f"part-{part:08d}.parquet"
 
 
 def remaining_parts(folders: RunFolders, num_parts: int) -> list[int]:
@@ -52,93 +33,3 @@ def delete_leftovers(folders: RunFolders) -> int:
     for path in unfinished:
         Path(path).unlink(missing_ok=True)
     return len(orphans) + len(unfinished)
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one part adds to the ledger, and what it cost."""
-
-    ledger: Ledger
-    stage_seconds: Mapping[str, float]
-    """Seconds that its images kept each stage busy."""
-    retries: int
-    """Requests for its images that had to be repeated."""
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """From a row of what `write_part` returns."""
-        ledger = Ledger(
-            listed=0,
-            labelled=row["labelled"],
-            empty=row["empty"],
-            failed_by_kind=json.loads(row["failed_by_kind"]),
-            detections=row["detections"],
-        )
-        stages = ("fetch", "detect", "write")
-        seconds = {stage: row[f"{stage}_seconds"] for stage in stages}
-        return cls(ledger, seconds, row["retries"])
-
-
-def write_part(detected: pa.Table, folders: RunFolders) -> pa.Table:
-    """The write stage: schema.DETECTED of one part to two files, and one summary row.
-
-    `detections` is written first: the `images` file is the commit. A part that is written again
-    overwrites its own files with the same rows.
-
-    Raises:
-        RuntimeError: it is not one whole part.
-    """
-    started = time.perf_counter()
-    detected = detected.combine_chunks().cast(DETECTED)
-    name = part_name(_whole_part(detected))
-    images = image_rows(detected)
-    folders.detections.write_table(name, detection_rows(detected))
-    folders.images.write_table(name, images)
-
-    labelled = pc.equal(images["status"].cast(pa.string()), LABELLED)
-    empty = pc.and_(labelled, pc.equal(images["num_detections"], 0))
-    kinds = Counter(kind for kind in images["error_kind"].to_pylist() if kind)
-    summary = {
-        "labelled": pc.sum(labelled).as_py(),
-        "empty": pc.sum(empty).as_py(),
-        "failed_by_kind": json.dumps(kinds),
-        "detections": pc.sum(images["num_detections"]).as_py(),
-        "retries": pc.sum(detected["retries"]).as_py(),
-        "fetch_seconds": pc.sum(detected["fetch_seconds"]).as_py(),
-        "detect_seconds": pc.sum(detected["detect_seconds"]).as_py(),
-        "write_seconds": time.perf_counter() - started,
-    }
-    return pa.Table.from_pylist([summary])
-
-
-def _whole_part(detected: pa.Table) -> int:
-    """The part that a table is. Ray may cut blocks; a file with half a part would lose images."""
-    part: int
-    [(part, rows)] = {*zip(*(detected[key].to_pylist() for key in PART_KEYS), strict=True)}
-    if rows != len(detected):
-        raise RuntimeError(f"part {part} has {rows} rows, and {len(detected)} came to be written")
-    return part
-
-
-def image_rows(detected: pa.Table) -> pa.Table:
-    """schema.IMAGES of schema.DETECTED."""
-    failed = pc.is_valid(detected["error_kind"])
-    columns = {
-        name: detected[name] for name in IMAGES.names if name not in ("status", "num_detections")
-    }
-    columns["status"] = pc.if_else(failed, FAILED, LABELLED).cast(IMAGES.field("status").type)
-    columns["num_detections"] = pc.list_value_length(detected["found"])
-    return pa.Table.from_pydict(columns, schema=IMAGES)
-
-
-def detection_rows(detected: pa.Table) -> pa.Table:
-    """schema.DETECTIONS of schema.DETECTED: one row per box."""
-    parents = pc.list_parent_indices(detected["found"])
-    counts = pc.list_value_length(detected["found"]).to_pylist()
-    found = pa.Table.from_struct_array(pc.list_flatten(detected["found"]))
-    columns = {name: found[name] for name in found.column_names}
-    columns["image_uri"] = detected["image_uri"].take(parents)
-    columns["image_width"] = detected["width"].take(parents)
-    columns["image_height"] = detected["height"].take(parents)
-    columns["detection_index"] = [index for count in counts for index in range(count)]
-    return pa.Table.from_pydict(columns, schema=DETECTIONS)

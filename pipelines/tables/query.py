@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from pipelines.errors import InputError
-from pipelines.storage.folder import STORAGE_ERRORS, Folder
+from pipelines.storage import STORAGE_ERRORS, Folder
 from pipelines.tables.connection import READING_FAILED, spilling_connection
+from pipelines.tables.records import Record, read_records
 from pipelines.tables.runs import COMPLETE
 from pipelines.tables.schema import COMPACT_DETECTIONS, IMAGES
-from pipelines.tables.snapshot import Record, read_contents, read_records
+from pipelines.tables.snapshot import read_snapshot
 
 Answer = TypeVar("Answer")
 
@@ -232,7 +233,7 @@ def _ask(open_views: Callable[[], Views], ask: Callable[[Views], Answer]) -> Ans
 def _open(uri: str, choose: Callable[[Sequence[Record]], Sequence[Record]]) -> Views:
     table = Folder(uri)
     try:
-        contents = read_contents(table, lambda: choose(read_records(table)))
+        contents = read_snapshot(table, lambda: choose(read_records(table)))
         return Views(
             images=table.dataset(contents.images, _with_partition(IMAGES)),
             detections=table.dataset(contents.detections, _with_partition(COMPACT_DETECTIONS)),

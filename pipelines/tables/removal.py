@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.errors import InputError
-from pipelines.storage.folder import STORAGE_ERRORS, Folder
-from pipelines.storage.lease import Lease, holder_of
-from pipelines.tables import snapshot
+from pipelines.storage import STORAGE_ERRORS, Folder, Lease, holder_of
+from pipelines.tables.layout import record_name
+from pipelines.tables.records import read_named, require_run, run_names
+from pipelines.tables.snapshot import delete_all, files_of, temporary_files
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ def drop_run(uri: str, run: str) -> Removal:
     """
     table = Folder(uri)
     try:
-        if not any(snapshot.files_of(table, run).values()):
-            snapshot.require_run(table, run)
+        if not any(files_of(table, run).values()):
+            require_run(table, run)
         with Lease.acquire(table, run):
             return _drop(table, run)
     except STORAGE_ERRORS as error:
@@ -44,19 +45,19 @@ def drop_run(uri: str, run: str) -> Removal:
 
 
 def _drop(table: Folder, run: str) -> Removal:
-    files = snapshot.files_of(table, run)
-    temporary = snapshot.temporary_files(table).get(run, [])
-    has_record = table.exists(snapshot.record_name(run))
+    files = files_of(table, run)
+    temporary = temporary_files(table).get(run, [])
+    has_record = table.exists(record_name(run))
     if has_record:
         _refuse_needed(table, run)
-        table.delete(snapshot.record_name(run))
+        table.delete(record_name(run))
     return Removal(
         run,
         record=int(has_record),
-        images=snapshot.delete_all(table, files["images"]),
-        detections=snapshot.delete_all(table, files["detections"]),
-        manifest=snapshot.delete_all(table, files["manifests"]),
-        temporary=snapshot.delete_all(table, temporary),
+        images=delete_all(table, files["images"]),
+        detections=delete_all(table, files["detections"]),
+        manifest=delete_all(table, files["manifests"]),
+        temporary=delete_all(table, temporary),
     )
 
 
@@ -81,11 +82,11 @@ def _runs_being_listed(table: Folder) -> Sequence[str]:
     """Runs that are held and have no record yet: what they skip is in it when their list is."""
     held = [name.removeprefix("runs/") for name in table.list("runs") if name.endswith(".lease")]
     runs = [name.removesuffix(".lease") for name in held]
-    without_record = [run for run in runs if not table.exists(snapshot.record_name(run))]
+    without_record = [run for run in runs if not table.exists(record_name(run))]
     return [run for run in without_record if holder_of(table, run)]
 
 
 def _runs_that_need(table: Folder, run: str) -> Sequence[str]:
-    others = [name for name in snapshot.run_names(table) if name != run]
-    records = {name: snapshot.read_named(table, name) for name in others}
+    others = [name for name in run_names(table) if name != run]
+    records = {name: read_named(table, name) for name in others}
     return [name for name, record in records.items() if (record.get("skipped_in") or {}).get(run)]

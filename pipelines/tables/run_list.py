@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pipelines.errors import InputError
-from pipelines.storage.folder import S3_SCHEME, STORAGE_ERRORS, Folder
-from pipelines.tables import snapshot
-from pipelines.tables.snapshot import Record
+from pipelines.storage import S3_SCHEME, STORAGE_ERRORS, Folder
+from pipelines.tables.layout import VIEWS, owner_of
+from pipelines.tables.records import Record, age, no_table, read_named, run_names
 
 NO_RECORD = "no record"
 UNREADABLE = "unreadable"
@@ -51,21 +51,21 @@ def list_runs(uri: str) -> pa.Table:
     table = Folder(uri)
     try:
         sizes = _sizes(table)
-        records = {run: _record(table, run) for run in snapshot.run_names(table)}
+        records = {run: _record(table, run) for run in run_names(table)}
     except STORAGE_ERRORS as error:
         raise InputError(f"{table.uri} cannot be read: {error}") from error
     if not records and not sizes:
-        raise snapshot.no_table(table)
+        raise no_table(table)
     # A drop that was killed leaves files of a run that has no record.
     lost = {run: {"run": run, "status": NO_RECORD} for run in sizes.keys() - records.keys()}
-    listed = sorted((records | lost).values(), key=snapshot.age)
+    listed = sorted((records | lost).values(), key=age)
     rows = [_row(record, sizes.get(record["run"], _Size())) for record in listed]
     return pa.concat_tables([INVENTORY.empty_table(), *rows])
 
 
 def _record(table: Folder, run: str) -> Record:
     try:
-        return {"status": UNREADABLE, **snapshot.read_named(table, run), "run": run}
+        return {"status": UNREADABLE, **read_named(table, run), "run": run}
     except InputError:
         return {"run": run, "status": UNREADABLE}
 
@@ -88,11 +88,11 @@ def _sizes(table: Folder) -> dict[str, _Size]:
     """Files and bytes of each run, as the folders' listings have them."""
     filesystem, root = table.arrow_filesystem(), table.uri.removeprefix(S3_SCHEME)
     sizes: dict[str, _Size] = defaultdict(_Size)
-    for view in (*snapshot.VIEWS, "manifests"):
+    for view in (*VIEWS, "manifests"):
         below = pafs.FileSelector(f"{root}/{view}", recursive=True, allow_not_found=True)
         for info in filesystem.get_file_info(below):
             if info.type == pafs.FileType.File:
-                run = snapshot.owner_of(info.path.removeprefix(root).lstrip("/"))
+                run = owner_of(info.path.removeprefix(root).lstrip("/"))
                 sizes[run] += _Size(1, info.size)
     sizes.pop("", None)  # what belongs to no run, jobs.table check says
     return sizes

@@ -13,9 +13,10 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from pipelines.detectors.contract import DEFAULT_DETECTOR
+from pipelines.detectors import DEFAULT_DETECTOR
 from pipelines.errors import InputError
-from pipelines.storage.folder import Folder, RunFolders
+from pipelines.storage import Folder
+from pipelines.tables.layout import RunFolders
 from pipelines.tables.ledger import Ledger
 
 RUNNING = "running"

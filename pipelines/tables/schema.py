@@ -1,4 +1,4 @@
-"""Arrow schemas: the columns of every table, in one place.
+"""Arrow schemas: the columns of every table on disk, in one place.
 
 A change here is a change of contract: raise SCHEMA_VERSION and say why in DECISIONS.md.
 """
@@ -75,45 +75,6 @@ COMPACT_DETECTIONS = DETECTIONS.set(
 )
 """DETECTIONS in compacted files, which are sorted by class: Arrow skips row groups by what Parquet
 knows of strings, but not of dictionaries."""
-
-PART_KEYS = ("part", "part_rows")
-"""Which part a row is of, and how many rows that has: it is written whole or not at all."""
-
-_IMAGE = [
-    *(pa.field(name, pa.int32(), nullable=False) for name in PART_KEYS),
-    *(IMAGES.field(name) for name in ("image_uri", "etag", "size_bytes")),
-]
-_ERROR = [IMAGES.field(name) for name in ("error_kind", "error_message")]
-
-FETCHED = pa.schema(
-    [
-        *_IMAGE,
-        pa.field("data", pa.large_binary()),
-        *_ERROR,
-        pa.field("fetch_seconds", pa.float64(), nullable=False),
-        pa.field("retries", pa.int32(), nullable=False),
-    ]
-)
-"""Between fetching and detecting; never on disk. Data is null where there is an error."""
-
-FOUND = pa.struct(
-    [DETECTIONS.field(name) for name in ("class_id", "class_name", "score", "x1", "y1", "x2", "y2")]
-)
-"""One box, before it gets a row of its own."""
-
-DETECTED = pa.schema(
-    [
-        *_IMAGE,
-        *(IMAGES.field(name) for name in ("width", "height")),
-        *_ERROR,
-        pa.field("found", pa.list_(FOUND), nullable=False),
-        IMAGES.field("labelled_at"),
-        pa.field("fetch_seconds", pa.float64(), nullable=False),
-        pa.field("retries", pa.int32(), nullable=False),
-        pa.field("detect_seconds", pa.float64(), nullable=False),
-    ]
-)
-"""Between detecting and writing; never on disk. One row per image, boxes or none."""
 
 TRAINING = pa.schema(
     [

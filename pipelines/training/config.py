@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipelines.errors import InputError
-from pipelines.storage.folder import Folder
+from pipelines.storage import Folder
 from pipelines.training.data import TrainingData
 from pipelines.training.recipe import Recipe
 

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from pipelines.datasets import read_training_table
 from pipelines.errors import InputError, RunStoppedError
-from pipelines.photos.decoding import ErrorKind, ImageError, Pixels, decode_image
-from pipelines.photos.fetching import ImageRef, fetch_images
+from pipelines.photos import ErrorKind, ImageError, ImageRef, Pixels, decode_image, fetch_images
 from pipelines.training import process_group
 from yolox_core import Convention, letterbox
 

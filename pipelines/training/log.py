@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Self
 
-from pipelines.evaluation.coco import Evaluation
-from pipelines.photos.decoding import ImageError
-from pipelines.storage.folder import Folder
+from pipelines.evaluation import Evaluation
+from pipelines.photos import ImageError
+from pipelines.storage import Folder
 from pipelines.training.curves import EVENTS, draw_curves, tensorboard_events
 from pipelines.training.trainer import EpochResult
 

@@ -3,8 +3,9 @@
 import cv2
 import torch
 
-from pipelines.review.contact_sheet import Picture, Pixels, contact_sheet
-from pipelines.storage.folder import write_bytes
+from pipelines.photos import Pixels
+from pipelines.review import Picture, contact_sheet
+from pipelines.storage import write_bytes
 from pipelines.training.augmenter import BatchAugmenter
 from pipelines.training.config import TrainingConfig
 from pipelines.training.data import BatchLoader, epoch_rows, read_training_data

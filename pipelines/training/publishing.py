@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.storage.folder import Folder
+from pipelines.storage import Folder
 from yolox_core import load_checkpoint, save_safetensors
 
 WEIGHTS = "model.safetensors"

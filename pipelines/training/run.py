@@ -20,10 +20,9 @@ import ray.train
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
-from pipelines import cluster
+from pipelines import cluster, storage
 from pipelines.errors import InputError, RunStoppedError, sentence_in
-from pipelines.storage import folder as storage
-from pipelines.storage.folder import Folder
+from pipelines.storage import Folder
 from pipelines.training.config import (
     SETTINGS,
     TrainingConfig,

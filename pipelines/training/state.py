@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from pipelines.errors import InputError
-from pipelines.storage.folder import Folder
+from pipelines.storage import Folder
 
 STATES_KEPT = 2
 """So that one is left where the newest turns out to be damaged."""

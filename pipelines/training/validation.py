@@ -7,20 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from pipelines.detectors.contract import DetectorSettings
-from pipelines.detectors.yolox import Detector
-from pipelines.evaluation.coco import Evaluation, evaluate
-from pipelines.labelling.detecting import detect_block
-from pipelines.photos.decoding import ErrorKind, ImageError
-from pipelines.photos.fetching import fetch_block
-from pipelines.tables.parts import detection_rows
-from pipelines.tables.schema import PART_KEYS
+from pipelines.detectors import Detector, DetectorSettings
+from pipelines.evaluation import Evaluation, evaluate
+from pipelines.labelling import PART_KEYS, detect_block, detection_rows, fetch_block
+from pipelines.photos import ErrorKind, ImageError
 from pipelines.training import process_group
-from pipelines.training.data import (
-    MAX_IMAGE_BYTES,
-    refuse_another_size,
-    refuse_passing_error,
-)
+from pipelines.training.data import MAX_IMAGE_BYTES, refuse_another_size, refuse_passing_error
 
 _IMAGES_PER_BLOCK = 256
 

@@ -11,11 +11,10 @@ import ray.train
 import torch
 from ray.train.torch import get_device
 
-from pipelines.detectors.checkpoint import read_checkpoint
-from pipelines.detectors.contract import DetectorSettings
+from pipelines.detectors import DetectorSettings, read_checkpoint
 from pipelines.errors import InputError, RunStoppedError
-from pipelines.evaluation.coco import Evaluation
-from pipelines.storage.folder import Folder
+from pipelines.evaluation import Evaluation
+from pipelines.storage import Folder
 from pipelines.training import process_group
 from pipelines.training.config import TrainingConfig, settings_json
 from pipelines.training.data import (

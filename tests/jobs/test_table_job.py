@@ -11,7 +11,7 @@ import pytest
 
 from jobs.table import main
 from pipelines.storage.folder import Folder
-from pipelines.tables.audit import AuditConfig, audit_table
+from pipelines.tables.audit.table import AuditConfig, audit_table
 from pipelines.tables.query import open_table, run_query
 
 ROOT = Path(__file__).parent.parent.parent

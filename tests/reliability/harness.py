@@ -154,7 +154,7 @@ class Files:
             found = (
                 item["Key"].removeprefix(prefix)
                 for page in pages.paginate(Bucket=self._bucket, Prefix=prefix + below)
-                for item in page.get("Contents", [])
+                for item in page.get("Snapshot", [])
             )
         return sorted(name for name in found if name.startswith(below))
 

@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import InputError
-from pipelines.storage.folder import S3_SCHEME, STORAGE_ERRORS, Folder
-from pipelines.tables import runs, snapshot
+from pipelines.storage import S3_SCHEME, STORAGE_ERRORS, Folder
+from pipelines.tables import runs
 from pipelines.tables.audit.findings import Broken
+from pipelines.tables.layout import VIEWS, generation_of_file, owner_of
+from pipelines.tables.records import Record, generation_of, read_named, run_names
 from pipelines.tables.schema import COMPACT_DETECTIONS, DETECTIONS, IMAGES, MANIFEST
-from pipelines.tables.snapshot import Contents, Record
+from pipelines.tables.snapshot import Snapshot, temporary_files
 
 READABLE = "every file can be read"
 SCHEMA = "every file has the columns of the schema"
@@ -68,7 +70,7 @@ class Misplaced:
     """Those that a run may leave lying while it is not finished, or while it is compacted."""
 
 
-def misplaced_files(contents: Contents, temporary: Sequence[str], is_held: bool) -> Misplaced:
+def misplaced_files(contents: Snapshot, temporary: Sequence[str], is_held: bool) -> Misplaced:
     """What lies in a run's folders besides the files of its rows, and what is missing there.
 
     Args:
@@ -137,13 +139,13 @@ def unreadable_files(table: Folder, files: RunFiles) -> dict[str, Broken]:
 
 def stray_files(table: Folder) -> dict[str, list[Broken]]:
     """Files that belong to no record, by the run that they name ("" for none)."""
-    temporary = snapshot.temporary_files(table)
+    temporary = temporary_files(table)
     # The records after the files: a run that begins meanwhile has its record then.
-    names = [name for view in (*snapshot.VIEWS, "manifests") for name in table.list(view)]
-    dates = {run: _date_of(table, run) for run in snapshot.run_names(table)}
+    names = [name for view in (*VIEWS, "manifests") for name in table.list(view)]
+    dates = {run: _date_of(table, run) for run in run_names(table)}
     without_record, elsewhere = defaultdict(list), defaultdict(list)
     for name in (*names, *itertools.chain(*temporary.values())):
-        run = snapshot.owner_of(name)
+        run = owner_of(name)
         if run not in dates:
             without_record[run].append(name)
         elif _date_in(name) and dates[run] not in (None, _date_in(name)):
@@ -173,13 +175,13 @@ def _broken(promise: str, what: str, names: Sequence[str]) -> Broken:
 
 def _is_orphan(name: str, record: Record) -> bool:
     """Detections that were written, and their images file was not."""
-    of_part = snapshot.generation_of_file(name) == 0
-    return of_part and name.startswith("detections/") and not snapshot.generation_of(record)
+    of_part = generation_of_file(name) == 0
+    return of_part and name.startswith("detections/") and not generation_of(record)
 
 
-def _without_twin(contents: Contents) -> list[str]:
+def _without_twin(contents: Snapshot) -> list[str]:
     [record] = contents.records
-    if snapshot.generation_of(record):  # its files have no twins, but there is one of each kind
+    if generation_of(record):  # its files have no twins, but there is one of each kind
         return [] if contents.detections else list(contents.images)
     detections = set(contents.detections)
     return [
@@ -192,7 +194,7 @@ def _without_twin(contents: Contents) -> list[str]:
 def _date_of(table: Folder, run: str) -> str | None:
     """None where the record cannot be read, which the run's own audit says."""
     try:
-        return str(snapshot.read_named(table, run).get("date"))
+        return str(read_named(table, run).get("date"))
     except InputError:
         return None
 

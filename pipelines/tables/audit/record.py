@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from typing import Any
 
-from pipelines.detectors.contract import DEFAULT_DETECTOR
-from pipelines.photos.decoding import ErrorKind
+from pipelines.detectors import DEFAULT_DETECTOR
+from pipelines.photos import ErrorKind
 from pipelines.tables import runs
 from pipelines.tables.audit.findings import Broken
-from pipelines.tables.snapshot import Record, record_name
+from pipelines.tables.layout import record_name
+from pipelines.tables.records import Record
 
 STATUSES = (runs.RUNNING, runs.STOPPED, runs.COMPLETE, runs.FAILED)
 

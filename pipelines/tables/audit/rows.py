@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from pipelines.photos.decoding import ErrorKind
+from pipelines.photos import ErrorKind
 from pipelines.tables.audit.findings import Broken
 
 

@@ -8,9 +8,8 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from pipelines.errors import InputError
-from pipelines.storage.folder import STORAGE_ERRORS, Folder, RunFolders
-from pipelines.storage.lease import holder_of
-from pipelines.tables import runs, snapshot
+from pipelines.storage import STORAGE_ERRORS, Folder, holder_of
+from pipelines.tables import runs
 from pipelines.tables.audit.files import (
     USABLE,
     RunFiles,
@@ -27,15 +26,19 @@ from pipelines.tables.audit.record import (
     malformed,
     miscounts,
 )
-from pipelines.tables.audit.rows import (
-    SKIPPED,
-    broken_promises,
-    counts_of_tables,
-    promises_of_rows,
-)
+from pipelines.tables.audit.rows import SKIPPED, broken_promises, counts_of_tables, promises_of_rows
 from pipelines.tables.connection import check_memory, spilling_connection
+from pipelines.tables.layout import RunFolders, record_name
+from pipelines.tables.records import (
+    Record,
+    generation_of,
+    no_table,
+    read_named,
+    require_run,
+    run_names,
+)
 from pipelines.tables.schema import COMPACT_DETECTIONS, IMAGES, MANIFEST
-from pipelines.tables.snapshot import Contents, Record
+from pipelines.tables.snapshot import Snapshot, read_snapshot, temporary_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +80,11 @@ def audit_table(config: AuditConfig) -> Iterator[RunAudit]:
     table = Folder(config.table)
     try:
         if config.run:
-            snapshot.require_run(table, config.run)
-        names = [config.run] if config.run else snapshot.run_names(table)
+            require_run(table, config.run)
+        names = [config.run] if config.run else run_names(table)
         if not names:
-            raise snapshot.no_table(table)
-        temporary = snapshot.temporary_files(table)
+            raise no_table(table)
+        temporary = temporary_files(table)
         for run in names:
             yield from _audit_run(table, run, temporary.get(run, ()), config.memory_mb)
         if not config.run:
@@ -93,7 +96,7 @@ def audit_table(config: AuditConfig) -> Iterator[RunAudit]:
 
 def _audit_strays(table: Folder, run: str, broken: Sequence[Broken]) -> RunAudit:
     holder = run and holder_of(table, run)
-    if holder and not table.exists(snapshot.record_name(run)):
+    if holder and not table.exists(record_name(run)):
         # A run has its record once its images are listed; a dropped one until its files are gone.
         return RunAudit(run, "no record", [], [f"its files are in the hands of {holder}"])
     return RunAudit(run, "no record", broken)
@@ -107,10 +110,10 @@ def _audit_run(
     table: Folder, run: str, temporary: Sequence[str], memory_mb: int
 ) -> Iterator[RunAudit]:
     """One audit: anew if the run is compacted meanwhile, and none if it is dropped."""
-    name = snapshot.record_name(run)
+    name = record_name(run)
     while table.exists(name):
         try:
-            record = snapshot.read_named(table, run)
+            record = read_named(table, run)
         except InputError as error:
             yield RunAudit(run, "unreadable", [Broken(RECORD, str(error), 1, name)])
             return
@@ -128,7 +131,7 @@ def _audit_run(
 
 def _audit_files(table: Folder, run: str, temporary: Sequence[str], memory_mb: int) -> RunAudit:
     was_held = holder_of(table, run) is not None
-    contents = snapshot.read_contents(table, lambda: [snapshot.read_named(table, run)])
+    contents = read_snapshot(table, lambda: [read_named(table, run)])
     [record] = contents.records
     still_there = [name for name in temporary if table.exists(name)]
     is_held = was_held or holder_of(table, run) is not None
@@ -156,11 +159,11 @@ def _audit_files(table: Folder, run: str, temporary: Sequence[str], memory_mb: i
     return RunAudit(run, record["status"], broken, misplaced.notes)
 
 
-def _has_changed(table: Folder, contents: Contents) -> bool:
+def _has_changed(table: Folder, contents: Snapshot) -> bool:
     run = contents.records[0]["run"]
-    if not table.exists(snapshot.record_name(run)):
+    if not table.exists(record_name(run)):
         return True
-    now = snapshot.read_contents(table, lambda: [snapshot.read_named(table, run)])
+    now = read_snapshot(table, lambda: [read_named(table, run)])
     return (now.images, now.detections) != (contents.images, contents.detections)
 
 
@@ -177,7 +180,7 @@ def _grouped(faults: Iterable[Broken]) -> list[Broken]:
 def _audit_rows(table: Folder, record: Record, files: RunFiles, memory_mb: int) -> list[Broken]:
     promises = promises_of_rows(
         is_complete=record["status"] == runs.COMPLETE,
-        is_compacted=snapshot.generation_of(record) > 0,
+        is_compacted=generation_of(record) > 0,
         names_parts="skipped" in record,
         score_threshold=record["score_threshold"],
     )
@@ -220,17 +223,17 @@ def _audit_skips(
         return [Broken(promise.name, what, sum(skipped_in.values()), min(skipped_in))]
 
 
-def _complete_runs(table: Folder, names: Iterable[str]) -> Contents:
+def _complete_runs(table: Folder, names: Iterable[str]) -> Snapshot:
     def complete() -> list[Record]:
-        there = set(snapshot.run_names(table)) & set(names)
+        there = set(run_names(table)) & set(names)
         records = [_record_or_none(table, run) for run in sorted(there)]
         return [r for r in records if r and r.get("status") == runs.COMPLETE]
 
-    return snapshot.read_contents(table, complete)
+    return read_snapshot(table, complete)
 
 
 def _record_or_none(table: Folder, run: str) -> Record | None:
     try:
-        return snapshot.read_named(table, run)
+        return read_named(table, run)
     except InputError:  # its own audit says so
         return None

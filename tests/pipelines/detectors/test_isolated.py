@@ -18,7 +18,7 @@ from pipelines.detectors.contract import DEFAULT_DETECTOR, DetectorSettings, Lab
 from pipelines.detectors.isolated import IsolatedDetector
 from pipelines.detectors.yolox import Detector
 from pipelines.errors import InputError
-from pipelines.photos.decoding import ErrorKind, ImageError
+from pipelines.photos.errors import ErrorKind, ImageError
 from tests.stand_in import found_in
 
 ROOT = Path(__file__).parents[3]

@@ -9,7 +9,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from pipelines.detectors.contract import DetectorSettings, LabelledImage
 from pipelines.detectors.yolox import BATCHES_BEFORE_DOUBLING, Detector
-from pipelines.photos.decoding import ErrorKind
+from pipelines.photos.errors import ErrorKind
 from yolox_core import YOLOX
 
 

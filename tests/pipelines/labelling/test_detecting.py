@@ -7,11 +7,11 @@ import ray
 import ray.data
 
 from pipelines.detectors.contract import DetectorSettings, LabelledImage
+from pipelines.labelling.blocks import DETECTED, FETCHED, PART_KEYS
 from pipelines.labelling.detecting import detect_block
 from pipelines.labelling.heartbeat import start_activity
 from pipelines.labelling.stages import DetectStage
-from pipelines.photos.decoding import ErrorKind, ImageError
-from pipelines.tables.schema import DETECTED, FETCHED, PART_KEYS
+from pipelines.photos.errors import ErrorKind, ImageError
 from tests.stand_in import found_in
 
 

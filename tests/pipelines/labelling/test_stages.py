@@ -3,9 +3,9 @@ import pytest
 
 from pipelines.detectors.contract import DetectorSettings
 from pipelines.labelling import stages
+from pipelines.labelling.blocks import DETECTED, FETCHED
 from pipelines.labelling.heartbeat import start_activity
 from pipelines.labelling.stages import DetectStage
-from pipelines.tables.schema import DETECTED, FETCHED
 
 pytestmark = pytest.mark.ray
 

@@ -2,7 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines.photos.decoding import ErrorKind, ImageError, decode_image
+from pipelines.photos.decoding import decode_image
+from pipelines.photos.errors import ErrorKind, ImageError
 
 MAX_PIXELS = 100_000_000
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.photos.decoding import ImageError
+from pipelines.photos.errors import ImageError
 from pipelines.photos.fetching import ImageRef, fetch_images
 
 MAX_BYTES = 100_000

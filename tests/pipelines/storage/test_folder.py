@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from pipelines.errors import InputError
-from pipelines.storage.folder import Folder, normalise_uri, read_bytes, split_s3_uri
+from pipelines.storage.folder import Folder, read_bytes
+from pipelines.storage.uris import normalise_uri, split_s3_uri
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pytest
 import ray
 
-from pipelines.photos.decoding import ImageError
-from pipelines.photos.fetching import ImageRef, fetch, fetch_block
+from pipelines.labelling.blocks import FETCHED
+from pipelines.labelling.fetching import fetch_block
+from pipelines.photos.errors import ImageError
+from pipelines.photos.fetching import ImageRef, fetch
 from pipelines.storage.folder import Folder, list_objects, s3
 from pipelines.storage.s3 import IMAGE_RETRIES, TABLE_RETRIES, RetryPolicy
-from pipelines.tables.schema import FETCHED
 from tests.faulty_s3 import (
     Answer,
     Fault,

@@ -11,7 +11,7 @@ import pytest
 from pipelines.errors import InputError
 from pipelines.storage.folder import Folder
 from pipelines.storage.lease import Lease
-from pipelines.tables.audit import AuditConfig, RunAudit, audit_table
+from pipelines.tables.audit.table import AuditConfig, RunAudit, audit_table
 from pipelines.tables.compaction import CompactionConfig, compact_table
 from pipelines.tables.schema import DETECTIONS, IMAGES, MANIFEST
 

@@ -14,7 +14,8 @@ from pipelines.storage.folder import Folder
 from pipelines.tables import compaction
 from pipelines.tables.compaction import Compaction, CompactionConfig, compact_table
 from pipelines.tables.query import ReadError, open_run, open_table, query_table, run_query
-from pipelines.tables.snapshot import Contents, read_contents, read_named
+from pipelines.tables.records import read_named
+from pipelines.tables.snapshot import Snapshot, read_snapshot
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -200,7 +201,7 @@ def test_a_run_that_is_compacted_between_record_and_listing_is_read_again(
             compact(disk)
         return records[-1:]
 
-    contents = read_contents(disk, read_then_compact)
+    contents = read_snapshot(disk, read_then_compact)
     assert [name.rpartition("/")[2] for name in contents.images] == ["compact-1-00000.parquet"]
     assert len(records) == 2
 
@@ -223,7 +224,7 @@ def test_a_run_that_is_changed_meanwhile_is_left_as_it_is(
     before = files(disk)
     begin = compaction._next_generation
 
-    def change_and_begin(contents: Contents) -> int:
+    def change_and_begin(contents: Snapshot) -> int:
         disk.write("runs/night.json", b'{"run": "night"}')
         return begin(contents)
 

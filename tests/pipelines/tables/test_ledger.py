@@ -4,7 +4,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines.storage.folder import Folder, RunFolders
+from pipelines.storage.folder import Folder
+from pipelines.tables.layout import RunFolders
 from pipelines.tables.ledger import Ledger, read_ledger
 from pipelines.tables.schema import IMAGES
 

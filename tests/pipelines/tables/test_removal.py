@@ -6,7 +6,7 @@ from pipelines.errors import InputError
 from pipelines.storage import lease
 from pipelines.storage.folder import Folder
 from pipelines.tables import removal
-from pipelines.tables.audit import AuditConfig, audit_table
+from pipelines.tables.audit.table import AuditConfig, audit_table
 from pipelines.tables.query import open_table, run_query
 from pipelines.tables.removal import Removal, drop_run
 from pipelines.tables.snapshot import delete_all
@@ -55,7 +55,7 @@ def test_a_killed_drop_hides_the_run_and_is_finished_by_the_same_command(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(removal.snapshot, "delete_all", die_after_one)
+        patch.setattr(removal, "delete_all", die_after_one)
         with pytest.raises(KeyboardInterrupt):
             drop_run(disk.uri, "night")
     seen = run_query(open_table(disk.uri, all_runs=True), "SELECT DISTINCT run FROM images")

@@ -4,10 +4,10 @@ import pytest
 
 from pipelines.errors import InputError
 from pipelines.storage.folder import Folder
-from pipelines.tables.audit import AuditConfig, audit_table
+from pipelines.tables.audit.table import AuditConfig, audit_table
 from pipelines.tables.query import open_run, open_table
 from pipelines.tables.removal import drop_run
-from pipelines.tables.snapshot import read_contents
+from pipelines.tables.snapshot import read_snapshot
 
 
 @pytest.fixture
@@ -41,4 +41,4 @@ def test_a_copy_of_a_record_can_be_dropped_and_leaves_the_run_as_it_was(
 def test_a_table_that_never_stops_changing_is_given_up(table: Folder, labelled_run) -> None:
     labelled_run("night").write(table)
     with pytest.raises(InputError, match="try again"):
-        read_contents(table, lambda: [{"run": "dropped"}])
+        read_snapshot(table, lambda: [{"run": "dropped"}])

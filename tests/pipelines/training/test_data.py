@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipelines.datasets import training_table, write_training_table
 from pipelines.errors import InputError, RunStoppedError
-from pipelines.photos.decoding import ErrorKind, ImageError
+from pipelines.photos.errors import ErrorKind, ImageError
 from pipelines.training import data as training_data
 from pipelines.training.data import BatchLoader, epoch_rows, read_training_data
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.datasets.shapes import generate_archive
 from pipelines.evaluation.coco import Evaluation, evaluate
-from pipelines.photos.decoding import ErrorKind, ImageError
+from pipelines.photos.errors import ErrorKind, ImageError
 from pipelines.storage.folder import Folder
 from pipelines.tables.schema import DETECTIONS
 from pipelines.training.log import TrainingLog, WorkerReport

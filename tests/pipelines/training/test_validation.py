@@ -10,8 +10,7 @@ import torch
 from pipelines.datasets import training_table
 from pipelines.detectors.contract import DetectorSettings
 from pipelines.errors import RunStoppedError
-from pipelines.photos import fetching as fetch
-from pipelines.photos.decoding import ErrorKind, ImageError
+from pipelines.photos.errors import ErrorKind, ImageError
 from pipelines.photos.fetching import Fetched
 from pipelines.training.validation import validate
 from yolox_core import build_model, save_checkpoint
@@ -66,6 +65,8 @@ def test_what_may_be_readable_tomorrow_stops_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     outage = Fetched(ImageError(ErrorKind.IO_ERROR, "S3 is away"))
-    monkeypatch.setattr(fetch, "fetch", lambda images, _: [outage] * len(images))
+    monkeypatch.setattr(
+        "pipelines.labelling.fetching.fetch", lambda images, _: [outage] * len(images)
+    )
     with pytest.raises(RunStoppedError, match=r"cannot be read now .*S3 is away"):
         validate(tiny_checkpoint, truth, settings)

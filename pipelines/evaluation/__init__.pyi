@@ -1,0 +1,6 @@
+from .coco import Evaluation, evaluate
+
+__all__ = [
+    "Evaluation",
+    "evaluate",
+]

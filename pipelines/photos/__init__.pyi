@@ -1,0 +1,15 @@
+from .decoding import Pixels, decode_image, read_size
+from .errors import ErrorKind, ImageError
+from .fetching import Fetched, ImageRef, fetch, fetch_images
+
+__all__ = [
+    "ErrorKind",
+    "Fetched",
+    "ImageError",
+    "ImageRef",
+    "Pixels",
+    "decode_image",
+    "fetch",
+    "fetch_images",
+    "read_size",
+]

@@ -1,0 +1,26 @@
+from . import s3
+from .folder import STORAGE_ERRORS, Folder, folder_and_name, list_objects, read_bytes, write_bytes
+from .lease import Lease, holder_of
+from .local import etag_of_file, walk_files
+from .s3 import IMAGE_RETRIES, RetryPolicy
+from .uris import S3_SCHEME, is_s3, normalise_uri, split_s3_uri
+
+__all__ = [
+    "IMAGE_RETRIES",
+    "S3_SCHEME",
+    "STORAGE_ERRORS",
+    "Folder",
+    "Lease",
+    "RetryPolicy",
+    "etag_of_file",
+    "folder_and_name",
+    "holder_of",
+    "is_s3",
+    "list_objects",
+    "normalise_uri",
+    "read_bytes",
+    "s3",
+    "split_s3_uri",
+    "walk_files",
+    "write_bytes",
+]

@@ -1,0 +1,66 @@
+from . import runs
+from .audit import AuditConfig, RunAudit, audit_table
+from .compaction import CompactionConfig, compact_table
+from .layout import RunFolders, part_name
+from .ledger import Ledger, read_ledger
+from .parts import delete_leftovers, remaining_parts
+from .query import (
+    Views,
+    open_run,
+    open_runs,
+    open_table,
+    query_run,
+    query_table,
+    read_rows,
+    run_query,
+    summarise,
+)
+from .removal import drop_run
+from .run_list import list_runs
+from .runs import RunRecord, RunSettings
+from .schema import (
+    CLASS_NAMES_KEY,
+    DETECTIONS,
+    FAILED,
+    IMAGES,
+    LABELLED,
+    LISTED,
+    MANIFEST,
+    TRAINING,
+)
+
+__all__ = [
+    "CLASS_NAMES_KEY",
+    "DETECTIONS",
+    "FAILED",
+    "IMAGES",
+    "LABELLED",
+    "LISTED",
+    "MANIFEST",
+    "TRAINING",
+    "AuditConfig",
+    "CompactionConfig",
+    "Ledger",
+    "RunAudit",
+    "RunFolders",
+    "RunRecord",
+    "RunSettings",
+    "Views",
+    "audit_table",
+    "compact_table",
+    "delete_leftovers",
+    "drop_run",
+    "list_runs",
+    "open_run",
+    "open_runs",
+    "open_table",
+    "part_name",
+    "query_run",
+    "query_table",
+    "read_ledger",
+    "read_rows",
+    "remaining_parts",
+    "run_query",
+    "runs",
+    "summarise",
+]
