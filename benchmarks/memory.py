@@ -25,7 +25,7 @@ _ROLES = {
     "gcs/gcs_server": "gcs",
     "pipelines.detectors.fork_server": "detectors' own processes",
     "ray::MapWorker": "detect actors",
-    "ray::Activity": "activity actor",
+    "ray::Monitor": "monitor actor",
     "ray::": "fetch and write workers",
     "default_worker.py": "fetch and write workers",
 }

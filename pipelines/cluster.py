@@ -1,6 +1,7 @@
 """Connect to Ray: the cluster a submitted job runs in, or a local Ray on a laptop."""
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -8,10 +9,9 @@ import threading
 from dataclasses import dataclass
 from typing import NoReturn
 
-import ray
-import ray.data
-
 from pipelines.errors import InputError
+
+# Ray is imported where it is needed: a second that help and mistakes need not wait.
 
 
 def connect() -> None:
@@ -20,7 +20,7 @@ def connect() -> None:
     Ray's usage statistics are off. Its token authentication is left as Ray has it, which is on.
     """
     _quieten()
-    if ray.is_initialized():
+    if _is_connected():
         return
     on_sigterm = signal.getsignal(signal.SIGTERM)
     _start_or_join()
@@ -38,24 +38,38 @@ def leave(exit_code: int) -> NoReturn:
     os._exit(exit_code)
 
 
+def _is_connected() -> bool:
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
+
+
 def _start_or_join() -> None:
+    import ray
+
     if "RAY_ADDRESS" in os.environ:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
-        # One more CPU than there are cores: Ray's CPUs are tickets, and the stages that fetch and
-        # write wait for the network most of the time. Without it they would starve, since every
-        # core is held by an actor.
         ray.init(
             address="local",
-            num_cpus=(os.cpu_count() or 1) + 1,
+            num_cpus=_cpus_of_a_local_ray(),
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
 
 
+def _cpus_of_a_local_ray() -> int:
+    """One more than there are cores: Ray's CPUs are tickets.
+
+    The stages that fetch and write wait for the network most of the time. Without it they would
+    starve, since every core is held by an actor.
+    """
+    return (os.cpu_count() or 1) + 1
+
+
 def _quieten() -> None:
     """Leave the terminal to our own progress and to errors; Ray Data's log file keeps the rest."""
+    import ray.data
+
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.data.DataContext.get_current().enable_progress_bars = False
     for handler in logging.getLogger("ray.data").handlers:
@@ -65,6 +79,8 @@ def _quieten() -> None:
 
 def resources() -> tuple[int, float]:
     """(CPUs, GPUs) of the cluster."""
+    import ray
+
     found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return int(found.get("CPU", 0)), found.get("GPU", 0.0)
 
@@ -77,6 +93,22 @@ class ActorPlan:
     cpus: int
     """Cores for decoding, and for the model where there is no GPU."""
     gpus: float
+
+
+def plan(num_actors: int | None, gpus_per_actor: float | None) -> ActorPlan:
+    """Join or start Ray, and share it out among the detectors; raises as plan_actors does."""
+    connect()
+    return plan_actors(*resources(), num_actors, gpus_per_actor)
+
+
+def refuse_too_many_actors(num_actors: int | None) -> None:
+    """Raises InputError for more actors than a Ray that this process will start could hold.
+
+    Of a cluster, and of GPUs, that is known only once Ray is there.
+    """
+    will_start_one = "RAY_ADDRESS" not in os.environ and not _is_connected()
+    if num_actors is not None and will_start_one:
+        plan_actors(_cpus_of_a_local_ray(), math.inf, num_actors, gpus_per_actor=0.0)
 
 
 def plan_actors(

@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,26 +17,101 @@ JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if "def main(" 
 README = (ROOT / "README.md").read_text()
 
 
-def _imports(path: Path) -> set[str]:
-    """The top-level packages that a file imports, wherever in it."""
+MAY_IMPORT: dict[str, set[str]] = {
+    "storage": set(),
+    "photos": {"storage"},
+    "detectors": {"storage", "photos"},
+    "tables": {"storage", "photos", "detectors"},
+    "labelling": {"storage", "photos", "detectors", "tables"},
+    "datasets": {"storage", "photos", "tables"},
+    "evaluation": {"datasets"},
+    "review": {"photos", "tables"},
+    "training": {
+        *("storage", "photos", "detectors", "tables"),
+        *("labelling", "datasets", "evaluation", "review"),
+    },
+}
+"""Which room of pipelines/ may ask which. All of them may ask errors.py and cluster.py."""
+
+LONGEST_MODULE = 400
+
+
+def _modules(path: Path) -> set[str]:
+    """The modules that a file imports, wherever in it; a name from a package may be one, too."""
     modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            modules.add(node.module)
-    return {module.partition(".")[0] for module in modules}
+            modules |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return modules
+
+
+def _imports(path: Path) -> set[str]:
+    """The top-level packages that a file imports, wherever in it."""
+    return {module.partition(".")[0] for module in _modules(path)}
+
+
+def _files(*folders: str) -> list[Path]:
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert found
+    return found
+
+
+def _rooms_asked_by(path: Path) -> set[str]:
+    named = {module.split(".")[1] for module in _modules(path) if module.startswith("pipelines.")}
+    return named & set(MAY_IMPORT)
 
 
 @pytest.mark.parametrize(
     ("room", "above"), [("yolox_core", {"pipelines", "jobs"}), ("pipelines", {"jobs"})]
 )
 def test_arrows_run_from_jobs_to_pipelines_to_yolox_core(room: str, above: set[str]) -> None:
-    files = list((ROOT / room).rglob("*.py"))
-    assert files
-    assert {path.name: _imports(path) & above for path in files} == {
-        path.name: set() for path in files
+    assert [path for path in _files(room) if _imports(path) & above] == []
+
+
+def test_every_room_of_the_pipelines_has_its_arrows() -> None:
+    rooms = {path.parent.name for path in (ROOT / "pipelines").glob("*/__init__.py")}
+    assert rooms == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_asks_only_the_rooms_below_it(room: str) -> None:
+    allowed = {room, *MAY_IMPORT[room]}
+    asked = {path.name: _rooms_asked_by(path) for path in _files(f"pipelines/{room}")}
+    assert {name: rooms for name, rooms in asked.items() if rooms - allowed} == {}
+
+
+def test_the_arrows_between_rooms_go_one_way() -> None:
+    list(TopologicalSorter(MAY_IMPORT).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_what_a_room_does_not_hand_on_stays_inside(room: str) -> None:
+    stub = ast.parse((ROOT / f"pipelines/{room}/__init__.pyi").read_text())
+    handed_on = {
+        f"pipelines.{room}.{alias.name}"
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
     }
+    others = [
+        path
+        for path in _files("pipelines", "jobs", "benchmarks")
+        if ROOT / "pipelines" / room not in path.parents
+    ]
+    asked = {
+        module
+        for path in others
+        for module in _modules(path)
+        if module.startswith(f"pipelines.{room}.")
+    }
+    assert asked - handed_on == set()
+
+
+def test_no_module_is_longer_than_a_person_reads() -> None:
+    lines = {path: len(path.read_text().splitlines()) for path in _files("pipelines", "jobs")}
+    assert {path: length for path, length in lines.items() if length > LONGEST_MODULE} == {}
 
 
 def test_the_detector_knows_neither_ray_nor_arrow_nor_fsspec() -> None:

@@ -1,22 +1,23 @@
-from .checkpoint import check_canvas, read_checkpoint
+from .checkpoint import check_canvas, parse_checkpoint, read_checkpoint
 from .contract import (
-    DEFAULT_DETECTOR,
+    YOLOX,
     DetectorSettings,
     ImageDetector,
     LabelledImage,
     load_detector_class,
 )
 from .isolated import IsolatedDetector
-from .yolox import Detector
+from .yolox import YoloxDetector
 
 __all__ = [
-    "DEFAULT_DETECTOR",
-    "Detector",
+    "YOLOX",
     "DetectorSettings",
     "ImageDetector",
     "IsolatedDetector",
     "LabelledImage",
+    "YoloxDetector",
     "check_canvas",
     "load_detector_class",
+    "parse_checkpoint",
     "read_checkpoint",
 ]

@@ -1,4 +1,4 @@
-"""Read a checkpoint from wherever it lies."""
+"""Checkpoints of YOLOX, from wherever they lie."""
 
 import io
 
@@ -7,17 +7,25 @@ from pipelines.errors import InputError
 from yolox_core import Checkpoint, CheckpointError, check_input_size, load_checkpoint
 
 
-def read_checkpoint(uri: str) -> tuple[Checkpoint, bytes]:
-    """A checkpoint, and the bytes of its file to hand on to other processes.
+def read_checkpoint(uri: str) -> Checkpoint:
+    """The checkpoint that lies there.
 
     Raises:
         InputError: there is no such file, or it is not a YOLOX checkpoint.
     """
-    data = storage.read_bytes(uri)
+    return parse_checkpoint(storage.read_bytes(uri), uri)
+
+
+def parse_checkpoint(data: bytes, uri: str) -> Checkpoint:
+    """The checkpoint that a file holds; `uri` is for its errors.
+
+    Raises:
+        InputError: it is not a YOLOX checkpoint.
+    """
     file = io.BytesIO(data)
-    file.name = uri  # so that an error names it
+    file.name = uri
     try:
-        return load_checkpoint(file), data
+        return load_checkpoint(file)
     except CheckpointError as error:
         raise InputError(f"{error}: give a YOLOX checkpoint") from error
 

@@ -14,8 +14,10 @@ import numpy.typing as npt
 from pipelines.errors import InputError
 from pipelines.photos import ImageError
 
-DEFAULT_DETECTOR = "pipelines.detectors.yolox:Detector"
-"""Ours: YOLOX."""
+YOLOX = "yolox"
+"""The name of our detector, in flags and in records."""
+
+_CLASSES = {YOLOX: "pipelines.detectors.yolox:YoloxDetector"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,16 +87,14 @@ class ImageDetector(Protocol):
 
 
 def load_detector_class(name: str) -> type[ImageDetector]:
-    """The class named "package.module:Class".
+    """The class named "package.module:Class", or "yolox" for ours.
 
     Raises:
         InputError: there is none of that name, or its objects cannot be called.
     """
-    module_name, _, class_name = name.partition(":")
+    module_name, _, class_name = _CLASSES.get(name, name).partition(":")
     if not (module_name and class_name):
-        raise InputError(
-            f"detector={name!r}: must be package.module:Class, for example {DEFAULT_DETECTOR}"
-        )
+        raise InputError(f"detector={name!r}: must be {YOLOX} or package.module:Class")
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a module can raise anything while it is imported

@@ -1,4 +1,4 @@
-"""Detector: one loaded model that turns the bytes of images into boxes on them."""
+"""YoloxDetector: one loaded model that turns the bytes of images into boxes on them."""
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
@@ -55,7 +55,7 @@ class _BatchSize:
             self.current = min(2 * self.current, self._largest)
 
 
-class Detector:
+class YoloxDetector:
     """YOLOX as an ImageDetector.
 
     Decodes in threads while the model runs: in float32 on a CPU, in bfloat16 on a GPU. Where a

@@ -1,10 +1,10 @@
 """What a labelling run depends on."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from pipelines.detectors import DEFAULT_DETECTOR
+from pipelines.detectors import YOLOX
 from pipelines.photos import ErrorKind
-from pipelines.tables import runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,9 @@ class LabellingConfig:
     """Instead of a source: the run of this table whose failed images are to be tried again."""
     retry_kinds: tuple[str, ...] = ()
     """With retry_failed: only images with these error kinds, for example [io_error, denied]."""
-    detector: str = DEFAULT_DETECTOR
-    """package.module:Class of the detector; see pipelines.detectors.ImageDetector for your own,
-    which gets the checkpoint's bytes as they are."""
+    detector: str = YOLOX
+    """yolox, or package.module:Class of your own, which keeps to pipelines.detectors.ImageDetector
+    and gets the checkpoint's bytes as they are."""
     run: str | None = None
     """The run's name. Without it: the date and a fingerprint of the settings, and an unfinished
     run with the same settings is continued."""
@@ -87,4 +87,12 @@ class LabellingConfig:
         if self.gpus_per_actor is not None and self.gpus_per_actor < 0:
             raise ValueError(f"gpus_per_actor={self.gpus_per_actor}: must not be negative")
         if self.date is not None:
-            runs.check_date(self.date)
+            _check_date(self.date)
+
+
+def _check_date(date: str) -> None:
+    """Raises ValueError unless `date` is YYYY-MM-DD."""
+    try:
+        datetime.strptime(date, "%Y-%m-%d")
+    except ValueError as error:
+        raise ValueError(f"date={date!r}: must be YYYY-MM-DD") from error

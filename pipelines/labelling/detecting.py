@@ -33,7 +33,7 @@ class _Boxes(NamedTuple):
 
 
 def detect_block(detector: ImageDetector, fetched: pa.Table) -> pa.Table:
-    """From schema.FETCHED to schema.DETECTED, one row per image, its boxes by falling score.
+    """From blocks.FETCHED to blocks.DETECTED, one row per image, its boxes by falling score.
 
     Boxes are clipped to their image, and dropped where that leaves no area. An image with a box or
     a score that is not finite becomes a row with `not_finite`.
@@ -152,7 +152,7 @@ def _on_their_images(results: Sequence[LabelledImage | ImageError], boxes: _Boxe
 
 
 def _found(boxes: _Boxes, num_images: int, class_names: Sequence[str]) -> pa.ListArray:
-    """(num_images,) lists of schema.FOUND; an empty list for an image that failed."""
+    """(num_images,) lists of blocks.FOUND; an empty list for an image that failed."""
     counts = np.bincount(boxes.rows, minlength=num_images)
     offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
     names = pa.DictionaryArray.from_arrays(boxes.class_ids, pa.array(class_names, pa.string()))

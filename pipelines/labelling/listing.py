@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +25,8 @@ from pipelines.errors import InputError
 from pipelines.storage import Folder
 from pipelines.tables import FAILED, LISTED, Views
 
+Item = TypeVar("Item")
+
 ROWS_PER_TABLE = 16_384
 """Rows that are held at a time, however long the listing is."""
 
@@ -35,27 +37,26 @@ _PARQUET = pads.ParquetFileFormat(pre_buffer=False)
 
 @dataclass(frozen=True)
 class Listing:
-    """Tables of schema.LISTED, in listing order."""
+    """Tables of schema.LISTED, in listing order. It has begun, and is not empty."""
 
     tables: Iterator[pa.Table]
     may_repeat: bool
     """Whether an image can be in it twice; neither a disk nor S3 lists a name twice."""
-    if_empty: str = "the source holds no files"
-    """What to say where nothing is listed."""
 
 
 def list_source(source: str) -> Listing:
     """List a local folder, an `s3://bucket/prefix`, or a Parquet or CSV file of `image_uri`s.
 
     Raises:
-        InputError: the source does not exist, may not be read, or is no manifest; raised by the
-            iterator where the listing has begun.
+        InputError: the source does not exist, may not be read, holds nothing, or is no manifest;
+            raised by the iterator where that is found out later.
     """
     uri = storage.normalise_uri(source)
+    if_empty = f"source={source!r} holds no files"
     if uri.endswith(_MANIFEST_SUFFIXES):
-        return Listing(_rows_of_manifest(uri), may_repeat=True)
+        return Listing(_begun(_rows_of_manifest(uri), if_empty), may_repeat=True)
     files = _objects_below(uri) if storage.is_s3(uri) else _files_below(Path(uri))
-    return Listing(_tables(files), may_repeat=False)
+    return Listing(_tables(_begun(files, if_empty)), may_repeat=False)
 
 
 def list_failed(views: Views, kinds: Collection[str]) -> Listing:
@@ -67,11 +68,21 @@ def list_failed(views: Views, kinds: Collection[str]) -> Listing:
     if kinds:
         chosen &= pads.field("error_kind").cast(pa.string()).isin(list(kinds))
     batches = views.images.to_batches(["image_uri"], filter=chosen, batch_size=ROWS_PER_TABLE)
-    return Listing(
-        _tables(row for batch in batches for row in batch.to_pylist()),
-        may_repeat=False,
-        if_empty=f"no image has failed as {' or '.join(kinds)}" if kinds else "no image has failed",
-    )
+    rows = (row for batch in batches for row in batch.to_pylist())
+    if_empty = f"no image has failed as {' or '.join(kinds)}" if kinds else "no image has failed"
+    return Listing(_tables(_begun(rows, if_empty)), may_repeat=False)
+
+
+def _begun(items: Iterator[Item], if_empty: str) -> Iterator[Item]:
+    """The same items. The first is looked up now: who cannot list it is told before all else.
+
+    Raises:
+        InputError: there are none.
+    """
+    first = next(items, None)
+    if first is None:
+        raise InputError(f"{if_empty}: nothing to label")
+    return chain([first], items)
 
 
 def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
@@ -149,7 +160,8 @@ def _rows_of_manifest(uri: str) -> Iterator[pa.Table]:
         for batch in dataset.to_batches(
             columns=columns, batch_size=ROWS_PER_TABLE, batch_readahead=1, use_threads=False
         ):
-            yield _listed(uri, pa.Table.from_batches([batch]))
+            if len(batch):
+                yield _listed(uri, pa.Table.from_batches([batch]))
     except FileNotFoundError as error:
         raise InputError(f"source={uri!r} cannot be read: there is no such file") from error
     # Before ArrowException: Arrow's errors of reading are OSErrors too.

@@ -61,10 +61,24 @@ def write_manifest(
             nothing and goes to `skipped-*.parquet`.
 
     Raises:
-        InputError: the source cannot be listed, or holds nothing.
+        InputError: the source cannot be listed to its end; nothing of the manifest is left.
     """
-    for stale in folder.list():
-        folder.delete(stale)
+    _clear(folder)
+    try:
+        return _write(listing, folder, images_per_part, labelled)
+    except InputError:
+        _clear(folder)
+        raise
+
+
+def _clear(folder: Folder) -> None:
+    for name in folder.list():
+        folder.delete(name)
+
+
+def _write(
+    listing: Listing, folder: Folder, images_per_part: int, labelled: Views | None
+) -> ManifestSummary:
     counts, skipped_in = Counter[str](), Counter[str]()
     tables = _counted(listing.tables, counts, "rows")
     if listing.may_repeat or labelled:
@@ -75,8 +89,6 @@ def write_manifest(
     while parts_of_file := list(islice(parts, PARTS_PER_FILE)):
         folder.write(_file_name(num_parts), _row_group_per_part(parts_of_file, num_parts))
         num_parts += len(parts_of_file)
-    if not counts["listed"]:
-        raise InputError(f"{listing.if_empty}: nothing to label")
     duplicates = counts["rows"] - counts["listed"]
     return ManifestSummary(counts["listed"], duplicates, num_parts, dict(skipped_in))
 

@@ -3,7 +3,7 @@
 No torch in here: the detector has a process of its own.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,9 @@ import pyarrow as pa
 from pipelines.detectors import DetectorSettings, IsolatedDetector
 from pipelines.errors import RunStoppedError
 from pipelines.labelling.detecting import detect_block
-from pipelines.labelling.heartbeat import in_hand
+from pipelines.labelling.fetching import Fetch
 from pipelines.labelling.manifest import read_part
+from pipelines.labelling.monitor import in_hand
 from pipelines.labelling.writing import write_part
 from pipelines.storage import STORAGE_ERRORS, Folder
 from pipelines.tables import RunFolders
@@ -24,14 +25,11 @@ IMAGES_AT_ONCE = {"cuda": 256, "cpu": 64}
 """That a detector is asked about: it may decode them all before it looks at the first. After each
 there is a sign of life, and a core may need several seconds for an image."""
 
-Fetch = Callable[[pa.Table], pa.Table]
-"""From (part, part_rows, image_uri, etag, size_bytes) to schema.FETCHED."""
 
-
-def fetch_stage(parts: pa.Table, manifest: Folder, fetch: Fetch, activity: Any) -> pa.Table:
-    """From the number of one part to schema.FETCHED."""
+def fetch_stage(parts: pa.Table, manifest: Folder, fetch: Fetch, monitor: Any) -> pa.Table:
+    """From the number of one part to blocks.FETCHED."""
     [part] = parts["part"].to_pylist()
-    with in_hand(activity, "fetch", part):
+    with in_hand(monitor, "fetch", part):
         with _storage_errors_told():
             listed = read_part(manifest, part)
         rows = pa.array([len(listed)] * len(listed), pa.int32())
@@ -39,30 +37,30 @@ def fetch_stage(parts: pa.Table, manifest: Folder, fetch: Fetch, activity: Any) 
 
 
 class DetectStage:
-    """From schema.FETCHED to schema.DETECTED; holds a detector that an image may kill."""
+    """From blocks.FETCHED to blocks.DETECTED; holds a detector that an image may kill."""
 
     def __init__(
-        self, detector: str, checkpoint: bytes, settings: DetectorSettings, activity: Any
+        self, detector: str, checkpoint: bytes, settings: DetectorSettings, monitor: Any
     ) -> None:
         """Load the model; what it raises is IsolatedDetector's."""
         self._detector = IsolatedDetector(detector, checkpoint, settings)
         self._images_at_once = IMAGES_AT_ONCE[settings.device]
-        self._activity = activity
+        self._monitor = monitor
 
     def __call__(self, fetched: pa.Table) -> pa.Table:
         detected = []
         part = fetched["part"][0].as_py()
-        with in_hand(self._activity, "detect", part):
+        with in_hand(self._monitor, "detect", part):
             for start in range(0, len(fetched), self._images_at_once):
                 images = fetched.slice(start, self._images_at_once)
                 detected.append(detect_block(self._detector, images))
-                self._activity.go_on.remote("detect", part, start + len(images))
+                self._monitor.go_on.remote("detect", part, start + len(images))
         return pa.concat_tables(detected).unify_dictionaries()
 
 
-def write_stage(detected: pa.Table, folders: RunFolders, activity: Any) -> pa.Table:
-    """From schema.DETECTED to two files and the one row that parts.Part reads."""
-    with in_hand(activity, "write", detected["part"][0].as_py()), _storage_errors_told():
+def write_stage(detected: pa.Table, folders: RunFolders, monitor: Any) -> pa.Table:
+    """From blocks.DETECTED to two files and the one row that writing.Part reads."""
+    with in_hand(monitor, "write", detected["part"][0].as_py()), _storage_errors_told():
         return write_part(detected, folders)
 
 

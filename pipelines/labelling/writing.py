@@ -40,7 +40,7 @@ class Part:
 
 
 def write_part(detected: pa.Table, folders: RunFolders) -> pa.Table:
-    """The write stage: schema.DETECTED of one part to two files, and one summary row.
+    """The write stage: blocks.DETECTED of one part to two files, and one summary row.
 
     `detections` is written first: the `images` file is the commit. A part that is written again
     overwrites its own files with the same rows.
@@ -81,7 +81,7 @@ def _whole_part(detected: pa.Table) -> int:
 
 
 def image_rows(detected: pa.Table) -> pa.Table:
-    """schema.IMAGES of schema.DETECTED."""
+    """schema.IMAGES of blocks.DETECTED."""
     failed = pc.is_valid(detected["error_kind"])
     columns = {
         name: detected[name] for name in IMAGES.names if name not in ("status", "num_detections")
@@ -92,7 +92,7 @@ def image_rows(detected: pa.Table) -> pa.Table:
 
 
 def detection_rows(detected: pa.Table) -> pa.Table:
-    """schema.DETECTIONS of schema.DETECTED: one row per box."""
+    """schema.DETECTIONS of blocks.DETECTED: one row per box."""
     parents = pc.list_parent_indices(detected["found"])
     counts = pc.list_value_length(detected["found"]).to_pylist()
     found = pa.Table.from_struct_array(pc.list_flatten(detected["found"]))

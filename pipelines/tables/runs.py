@@ -13,10 +13,10 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from pipelines.detectors import DEFAULT_DETECTOR
+from pipelines.detectors import YOLOX
 from pipelines.errors import InputError
 from pipelines.storage import Folder
-from pipelines.tables.layout import RunFolders
+from pipelines.tables.layout import RunFolders, record_name
 from pipelines.tables.ledger import Ledger
 
 RUNNING = "running"
@@ -30,6 +30,8 @@ NEW = "new"
 """Selections: every image of the source, or those that no earlier run has labelled."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_YOLOX_BEFORE = "pipelines.detector:Detector"
+"""What records called YOLOX until 2026-11-27, by where it lay then."""
 _PACKAGES = ("torch", "torchvision", "ray", "pyarrow", "opencv-python-headless")
 
 
@@ -46,8 +48,8 @@ class RunSettings:
     nms_threshold: float
     max_pixels: int
     max_image_bytes: int
-    detector: str = DEFAULT_DETECTOR
-    """module:Class."""
+    detector: str = YOLOX
+    """yolox, or module:Class."""
     selection: str = ALL
     """Which of the images that the source holds."""
 
@@ -57,7 +59,10 @@ class RunSettings:
 
     def fingerprint(self) -> str:
         """8 hex digits that name these settings."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
+        # By its word of before, so that a run that an older version began is found and goes on.
+        detector = _YOLOX_BEFORE if self.detector == YOLOX else self.detector
+        values = asdict(replace(self, detector=detector))
+        return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
 
     def differences(self, other: "RunSettings") -> list[str]:
         pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
@@ -129,6 +134,7 @@ class RunRecord:
     def from_json(cls, data: bytes) -> "RunRecord":
         values = json.loads(data)
         values["input_size"] = tuple(values["input_size"])
+        values["detector"] = detector_of(values)
         return cls(
             **_fields_of(cls, values),
             settings=RunSettings(**_fields_of(RunSettings, values)),
@@ -136,20 +142,32 @@ class RunRecord:
         )
 
 
+def detector_of(record: Mapping[str, Any]) -> str:
+    """The detector that a record names; the first ones named none, for there was YOLOX only."""
+    name = record.get("detector", _YOLOX_BEFORE)
+    return YOLOX if name == _YOLOX_BEFORE else name
+
+
 def _fields_of(record_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
     names = {field.name for field in fields(record_class)}
     return {name: value for name, value in values.items() if name in names}
 
 
+def check_name(run: str) -> None:
+    """Raises InputError unless a run may be called so."""
+    if not _NAME.fullmatch(run):
+        raise InputError(f"run={run!r}: letters, digits, '.', '_' and '-' only, for it names files")
+
+
 def write_record(table: Folder, record: RunRecord) -> None:
-    table.write(_record_name(record.run), record.to_json())
+    table.write(record_name(record.run), record.to_json())
 
 
 def read_record(table: Folder, run: str) -> RunRecord | None:
     """The record of a run, or None where there is none."""
-    if not table.exists(_record_name(run)):
+    if not table.exists(record_name(run)):
         return None
-    return RunRecord.from_json(table.read(_record_name(run)))
+    return RunRecord.from_json(table.read(record_name(run)))
 
 
 def find_record(
@@ -166,8 +184,17 @@ def find_record(
     """
     if run is None:
         return _find_unnamed(table, date, settings)
-    if not _NAME.fullmatch(run):
-        raise InputError(f"run={run!r}: letters, digits, '.', '_' and '-' only, for it names files")
+    return read_fitting(table, run, date, settings)
+
+
+def read_fitting(
+    table: Folder, run: str, date: str | None, settings: RunSettings
+) -> RunRecord | None:
+    """The record of the run of this name, if there is one.
+
+    Raises:
+        InputError: it was started with other settings or another date.
+    """
     record = read_record(table, run)
     if record:
         differences = record.settings.differences(settings)
@@ -185,7 +212,7 @@ def default_run_name(table: Folder, date: str, settings: RunSettings) -> str:
     """The date and the fingerprint, and a number where that run is there already."""
     name = f"{date}-{settings.fingerprint()}"
     names = chain([name], (f"{name}-{number}" for number in count(2)))
-    return next(name for name in names if not table.exists(_record_name(name)))
+    return next(name for name in names if not table.exists(record_name(name)))
 
 
 def _find_unnamed(table: Folder, date: str | None, settings: RunSettings) -> RunRecord | None:
@@ -268,15 +295,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:  # a checkout that was put on the path rather than installed
         return "unknown"
-
-
-def _record_name(run: str) -> str:
-    return f"runs/{run}.json"
-
-
-def check_date(date: str) -> None:
-    """Raises ValueError unless `date` is YYYY-MM-DD."""
-    try:
-        datetime.strptime(date, "%Y-%m-%d")
-    except ValueError as error:
-        raise ValueError(f"date={date!r}: must be YYYY-MM-DD") from error

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from pipelines.detectors import Detector, DetectorSettings
+from pipelines.detectors import DetectorSettings, YoloxDetector
 from pipelines.evaluation import Evaluation, evaluate
 from pipelines.labelling import PART_KEYS, detect_block, detection_rows, fetch_block
 from pipelines.photos import ErrorKind, ImageError
@@ -26,7 +26,7 @@ def validate(checkpoint: bytes, truth: pa.Table, settings: DetectorSettings) -> 
     Raises:
         RunStoppedError: an image cannot be read for the moment.
     """
-    detector = Detector(process_group.of_first_worker(checkpoint), settings)
+    detector = YoloxDetector(process_group.of_first_worker(checkpoint), settings)
     sizes_in_table = _sizes(truth)
     mine, kinds = [], Counter[str]()
     for block in _fetched_blocks(truth):

@@ -238,7 +238,7 @@ def start_model(
     """
     if config.initial_weights is None:
         return build_model(config.preset, len(class_names)), "official", []
-    initial, _ = read_checkpoint(config.initial_weights)
+    initial = read_checkpoint(config.initial_weights)
     if initial.preset != config.preset:
         raise InputError(
             f"{config.initial_weights} is a YOLOX-{initial.preset}: give --preset {initial.preset} "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from typing import Any
 
-from pipelines.detectors import DEFAULT_DETECTOR
+from pipelines.detectors import YOLOX
 from pipelines.photos import ErrorKind
 from pipelines.tables import runs
 from pipelines.tables.audit.findings import Broken
@@ -47,7 +47,7 @@ def contradictions(record: Record) -> list[Broken]:
 def gaps_of_lineage(record: Record) -> list[Broken]:
     """What a well-formed record does not say of what made the rows, or not as it should."""
     checks = dict(_LINEAGE)
-    if record.get("detector", DEFAULT_DETECTOR) == DEFAULT_DETECTOR:  # others have no presets
+    if runs.detector_of(record) == YOLOX:  # others have no presets
         checks |= {"preset": _is_text, "preprocessing": _is_text}
     if not str(record.get("selection")).startswith("failed in "):
         checks["source"] = _is_text

@@ -3,23 +3,23 @@ import sys
 
 import pytest
 
-from pipelines.detectors.contract import DEFAULT_DETECTOR, load_detector_class
-from pipelines.detectors.yolox import Detector
+from pipelines.detectors.contract import YOLOX, load_detector_class
+from pipelines.detectors.yolox import YoloxDetector
 from pipelines.errors import InputError
 from tests.stand_in import StandIn
 
 
 def test_a_detector_is_found_by_its_name() -> None:
-    assert load_detector_class(DEFAULT_DETECTOR) is Detector
+    assert load_detector_class(YOLOX) is YoloxDetector
     assert load_detector_class("tests.stand_in:StandIn") is StandIn
 
 
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("", "detector='': must be package.module:Class"),
-        ("pipelines.detectors.yolox", "must be package.module:Class"),
-        ("pipelines.detectors.yolox:", "must be package.module:Class"),
+        ("", "detector='': must be yolox or package.module:Class"),
+        ("pipelines.detectors.yolox", "must be yolox or package.module:Class"),
+        ("pipelines.detectors.yolox:", "must be yolox or package.module:Class"),
         ("no.such.module:Detector", r"no\.such\.module .* ModuleNotFoundError.* installed, or lie"),
         ("pipelines.detectors.yolox:Detektor", "has no class Detektor"),
         ("pipelines.photos.decoding:decode_image", "has no class decode_image"),

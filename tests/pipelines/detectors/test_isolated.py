@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from pipelines.detectors import isolated as isolation
-from pipelines.detectors.contract import DEFAULT_DETECTOR, DetectorSettings, LabelledImage
+from pipelines.detectors.contract import YOLOX, DetectorSettings, LabelledImage
 from pipelines.detectors.isolated import IsolatedDetector
-from pipelines.detectors.yolox import Detector
+from pipelines.detectors.yolox import YoloxDetector
 from pipelines.errors import InputError
 from pipelines.photos.errors import ErrorKind, ImageError
 from tests.stand_in import found_in
@@ -207,8 +207,8 @@ def test_our_detector_gives_the_same_answers_isolated_and_not(
     rng = np.random.default_rng(0)
     photos = [rng.integers(0, 256, (60, 40 + 10 * i, 3), np.uint8) for i in range(5)]
     bodies = [cv2.imencode(".jpg", photo)[1].tobytes() for photo in photos]
-    expected = Detector(tiny_checkpoint, settings)(bodies)
-    with closing(IsolatedDetector(DEFAULT_DETECTOR, tiny_checkpoint, settings)) as detector:
+    expected = YoloxDetector(tiny_checkpoint, settings)(bodies)
+    with closing(IsolatedDetector(YOLOX, tiny_checkpoint, settings)) as detector:
         assert tuple(detector.class_names) == ("cat", "dog", "bird")
         for answer, image in zip(detector([*bodies, b"<html>"]), expected, strict=False):
             _assert_same(answer, image)

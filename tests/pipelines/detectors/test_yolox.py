@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from pipelines.detectors.contract import DetectorSettings, LabelledImage
-from pipelines.detectors.yolox import BATCHES_BEFORE_DOUBLING, Detector
+from pipelines.detectors.yolox import BATCHES_BEFORE_DOUBLING, YoloxDetector
 from pipelines.photos.errors import ErrorKind
 from yolox_core import YOLOX
 
 
-def _detector(checkpoint: bytes, size: tuple[int, int] = (64, 64), **changes: object) -> Detector:
+def _detector(
+    checkpoint: bytes, size: tuple[int, int] = (64, 64), **changes: object
+) -> YoloxDetector:
     settings = {
         "input_size": size,
         "score_threshold": 0.0,
@@ -23,11 +25,11 @@ def _detector(checkpoint: bytes, size: tuple[int, int] = (64, 64), **changes: ob
         "threads": 2,
         "device": "cpu",
     }
-    return Detector(checkpoint, DetectorSettings(**(settings | changes)))
+    return YoloxDetector(checkpoint, DetectorSettings(**(settings | changes)))
 
 
 @pytest.fixture(scope="module")
-def detector(tiny_checkpoint: bytes) -> Detector:
+def detector(tiny_checkpoint: bytes) -> YoloxDetector:
     return _detector(tiny_checkpoint)
 
 
@@ -36,7 +38,7 @@ def _jpeg(width: int, height: int, seed: int) -> bytes:
     return cv2.imencode(".jpg", pixels)[1].tobytes()
 
 
-def test_boxes_lie_on_the_photo_and_scores_fall(detector: Detector) -> None:
+def test_boxes_lie_on_the_photo_and_scores_fall(detector: YoloxDetector) -> None:
     [found] = detector([_jpeg(300, 100, seed=1)])
     assert isinstance(found, LabelledImage)
     assert (found.width, found.height) == (300, 100)
@@ -48,7 +50,7 @@ def test_boxes_lie_on_the_photo_and_scores_fall(detector: Detector) -> None:
     assert set(found.class_ids) <= {0, 1, 2}
 
 
-def test_a_bad_image_changes_nothing_for_its_neighbours(detector: Detector) -> None:
+def test_a_bad_image_changes_nothing_for_its_neighbours(detector: YoloxDetector) -> None:
     good = [_jpeg(80, 60, seed) for seed in range(3)]
     alone = detector(good)
     first, bad, second, third = detector([good[0], b"<html>", *good[1:]])
@@ -58,7 +60,7 @@ def test_a_bad_image_changes_nothing_for_its_neighbours(detector: Detector) -> N
         np.testing.assert_array_equal(before.class_ids, after.class_ids)
 
 
-def test_no_images_and_only_bad_images_give_as_many_rows(detector: Detector) -> None:
+def test_no_images_and_only_bad_images_give_as_many_rows(detector: YoloxDetector) -> None:
     assert detector([]) == []
     assert [error.kind for error in detector([b"", b""])] == ["empty_object"] * 2
 
@@ -122,7 +124,7 @@ def test_an_image_that_does_not_fit_alone_is_out_of_memory(
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_an_image_for_which_the_model_gives_no_number_is_not_finite(
-    detector: Detector, value: float
+    detector: YoloxDetector, value: float
 ) -> None:
     white, black = (cv2.imencode(".png", np.full((64, 64, 3), x, np.uint8))[1] for x in (255, 0))
 

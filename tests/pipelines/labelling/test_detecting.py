@@ -9,7 +9,7 @@ import ray.data
 from pipelines.detectors.contract import DetectorSettings, LabelledImage
 from pipelines.labelling.blocks import DETECTED, FETCHED, PART_KEYS
 from pipelines.labelling.detecting import detect_block
-from pipelines.labelling.heartbeat import start_activity
+from pipelines.labelling.monitor import start_monitor
 from pipelines.labelling.stages import DetectStage
 from pipelines.photos.errors import ErrorKind, ImageError
 from tests.stand_in import found_in
@@ -137,7 +137,7 @@ def test_in_a_ray_actor_poison_costs_one_row_and_its_neighbours_nothing(
         ray.data.from_arrow(_fetched(bodies))
         .map_batches(
             DetectStage,
-            fn_constructor_args=("tests.stand_in:StandIn", b"", settings, start_activity()),
+            fn_constructor_args=("tests.stand_in:StandIn", b"", settings, start_monitor()),
             batch_format="pyarrow",
             batch_size=16,
             compute=ray.data.ActorPoolStrategy(size=1),

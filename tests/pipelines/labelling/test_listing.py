@@ -114,11 +114,14 @@ def test_a_manifest_file_in_s3_is_a_source_too(bucket, tmp_path) -> None:
     assert _uris(f"s3://{bucket.name}/todo.csv") == expected
 
 
-def test_a_source_that_cannot_be_listed_is_refused_with_the_reason(tmp_path, bucket) -> None:
+def test_a_source_is_refused_before_its_rows_are_asked_for(tmp_path, bucket) -> None:
+    (tmp_path / "empty").mkdir()
     (tmp_path / "wrong.csv").write_text("url\nx\n")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     (tmp_path / "null.csv").write_text("image_uri,etag\na,1\n,2\n")
     complaints = {
+        str(tmp_path / "empty"): "holds no files: nothing to label",
+        f"s3://{bucket.name}/nothing/": "holds no files: nothing to label",
         str(tmp_path / "nowhere"): "is no folder",
         str(tmp_path / "wrong.csv"): "has the columns url: a manifest needs a column image_uri",
         str(tmp_path / "broken.parquet"): "is not a readable manifest",
@@ -129,4 +132,4 @@ def test_a_source_that_cannot_be_listed_is_refused_with_the_reason(tmp_path, buc
     }
     for source, complaint in complaints.items():
         with pytest.raises(InputError, match=complaint):
-            _listed(source)
+            list_source(source)

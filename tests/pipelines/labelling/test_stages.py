@@ -4,7 +4,7 @@ import pytest
 from pipelines.detectors.contract import DetectorSettings
 from pipelines.labelling import stages
 from pipelines.labelling.blocks import DETECTED, FETCHED
-from pipelines.labelling.heartbeat import start_activity
+from pipelines.labelling.monitor import start_monitor
 from pipelines.labelling.stages import DetectStage
 
 pytestmark = pytest.mark.ray
@@ -38,7 +38,7 @@ def test_a_part_that_is_asked_about_in_pieces_comes_out_as_if_it_were_not(
     kinds = (None, "gone", None, "denied", None)
     rows = [_row(number, kind) for number, kind in enumerate(kinds)]
     fetched = pa.Table.from_pylist(rows, schema=FETCHED)
-    given = ("benchmarks.stand_ins:BlindDetector", b"", SETTINGS, start_activity())
+    given = ("benchmarks.stand_ins:BlindDetector", b"", SETTINGS, start_monitor())
     whole = DetectStage(*given)(fetched)
     monkeypatch.setitem(stages.IMAGES_AT_ONCE, SETTINGS.device, 2)
     pieces = DetectStage(*given)(fetched)

@@ -11,7 +11,7 @@ import torch
 from pipelines.datasets import read_training_table
 from pipelines.datasets.shapes import CLASS_NAMES
 from pipelines.detectors.contract import DetectorSettings, LabelledImage
-from pipelines.detectors.yolox import Detector
+from pipelines.detectors.yolox import YoloxDetector
 from pipelines.errors import InputError, RunStoppedError
 from pipelines.storage.folder import Folder
 from pipelines.training.config import TrainingConfig
@@ -99,7 +99,7 @@ def test_the_checkpoint_finds_objects(folder: Path, trained: TrainingSummary) ->
     )
     table, _ = read_training_table(str(folder / "truth.parquet"))
     bodies = [Path(uri).read_bytes() for uri in table["image_uri"][:2].to_pylist()]
-    found = Detector(Path(trained.last_checkpoint).read_bytes(), settings)(bodies)
+    found = YoloxDetector(Path(trained.last_checkpoint).read_bytes(), settings)(bodies)
     assert all(isinstance(image, LabelledImage) and len(image.scores) for image in found)
 
 

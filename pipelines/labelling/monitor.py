@@ -11,7 +11,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
-class Activity:
+class Monitor:
     """The parts that each stage has in hand. Lives in a Ray actor that the stages tell."""
 
     def __init__(self) -> None:
@@ -65,10 +65,10 @@ class Activity:
         return f"idle for {now - last:.0f} s, after {count} parts"
 
 
-def start_activity() -> Any:
-    """An Activity in an actor of this run's own, on the driver's node."""
+def start_monitor() -> Any:
+    """A Monitor in an actor of this run's own, on the driver's node."""
     here = ray.get_runtime_context().get_node_id()  # which ends the run anyway if it goes
-    actor: Any = ray.remote(Activity)
+    actor: Any = ray.remote(Monitor)
     return actor.options(
         num_cpus=0,
         scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
@@ -78,11 +78,11 @@ def start_activity() -> Any:
 
 
 @contextmanager
-def in_hand(activity: Any, stage: str, part: int) -> Iterator[None]:
+def in_hand(monitor: Any, stage: str, part: int) -> Iterator[None]:
     """Tell the actor that a part is being worked on, and when it no longer is.
 
     After an error it stays in hand: that is where the run hangs, if the task is tried again.
     """
-    activity.begin.remote(stage, part, f"{socket.gethostname()}, process {os.getpid()}")
+    monitor.begin.remote(stage, part, f"{socket.gethostname()}, process {os.getpid()}")
     yield
-    activity.end.remote(stage, part)
+    monitor.end.remote(stage, part)

@@ -1,0 +1,200 @@
+"""One attempt at a run: the graph is started and watched, and how it ended is written down."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import ray
+import ray.exceptions
+
+from pipelines.cluster import ActorPlan
+from pipelines.detectors import DetectorSettings
+from pipelines.errors import RunStoppedError, StalledError, sentence_in
+from pipelines.labelling.config import LabellingConfig
+from pipelines.labelling.fetching import Fetch
+from pipelines.labelling.graph import Stages, labelled_parts
+from pipelines.labelling.model import Model
+from pipelines.labelling.monitor import start_monitor
+from pipelines.labelling.progress import LabellingProgress
+from pipelines.labelling.stages import STAGES, stopped_by_storage
+from pipelines.labelling.watchdog import watched
+from pipelines.labelling.writing import Part
+from pipelines.storage import STORAGE_ERRORS, Folder, Lease
+from pipelines.tables import (
+    Ledger,
+    RunFolders,
+    RunRecord,
+    delete_leftovers,
+    read_ledger,
+    remaining_parts,
+    runs,
+)
+
+FREE_RETRIES = 100
+"""So many requests may be repeated whatever the number of images."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a run, by whoever holds its lease."""
+
+    config: LabellingConfig
+    model: Model
+    table: Folder
+    record: RunRecord
+    lease: Lease
+    plan: ActorPlan
+    fetch: Fetch
+
+    @property
+    def folders(self) -> RunFolders:
+        return runs.folders_of(self.table, self.record)
+
+
+def run_attempt(attempt: Attempt) -> tuple[RunRecord, int]:
+    """Label what has no row yet, and write down how that ended.
+
+    Returns:
+        The record of the complete run, and the number of rows that this attempt wrote.
+
+    Raises:
+        RunStoppedError: the run cannot go on now; its record says so too.
+    """
+    record, table = attempt.record, attempt.table
+    runs.write_record(table, record)
+    delete_leftovers(attempt.folders)
+    effort = Effort()
+    try:
+        ledger, written = _run(attempt, effort)
+    except BaseException as error:
+        status = runs.STOPPED if isinstance(error, KeyboardInterrupt) else runs.FAILED
+        _write_ended(attempt, replace(effort.added_to(record), status=status))
+        raise _explained(error) from error
+    attempt.lease.check()
+    record = replace(
+        effort.added_to(record), status=runs.COMPLETE, finished_at=runs.now(), ledger=ledger
+    )
+    runs.write_record(table, record)
+    return record, written
+
+
+@dataclass
+class Effort:
+    """What one attempt has cost so far."""
+
+    started: float = field(default_factory=time.monotonic)
+    stage_seconds: Counter[str] = field(default_factory=Counter)
+    retries: int = 0
+
+    def add(self, part: Part) -> None:
+        self.stage_seconds.update(part.stage_seconds)
+        self.retries += part.retries
+
+    def added_to(self, record: RunRecord) -> RunRecord:
+        return replace(
+            record,
+            elapsed_seconds=record.elapsed_seconds + time.monotonic() - self.started,
+            stage_seconds=dict(Counter(record.stage_seconds) + self.stage_seconds),
+            retries=record.retries + self.retries,
+        )
+
+
+def _write_ended(attempt: Attempt, record: RunRecord) -> None:
+    """Write down a bad end, if that can be: the disk may be full, the run may be another's."""
+    with suppress(RunStoppedError, *STORAGE_ERRORS):
+        attempt.lease.check()
+        runs.write_record(attempt.table, record)
+
+
+def _run(attempt: Attempt, effort: Effort) -> tuple[Ledger, int]:
+    """Run the graph to its end; the closed ledger, and the number of new rows."""
+    before = ledger = read_ledger(attempt.folders, attempt.record.ledger)
+    monitor = start_monitor()
+    with LabellingProgress(before) as progress:
+        for part in watched(_parts(attempt, monitor), partial(_check, attempt, monitor)):
+            attempt.lease.check()
+            ledger += part.ledger
+            effort.add(part)
+            _check_retries(attempt.config, effort.retries, ledger.done - before.done)
+            progress.update(ledger)
+    ledger = _closed_ledger(attempt)
+    return ledger, ledger.done - before.done
+
+
+def _parts(attempt: Attempt, monitor: Any) -> Iterator[Part]:
+    """The rest of the run, a summary for each part that is safely written."""
+    config, plan = attempt.config, attempt.plan
+    stages = Stages(
+        fetch=attempt.fetch,
+        detector=config.detector,
+        weights=attempt.model.weights,
+        settings=DetectorSettings(
+            input_size=attempt.model.settings.input_size,
+            score_threshold=config.score_threshold,
+            nms_threshold=config.nms_threshold,
+            max_pixels=config.max_pixels,
+            batch_size=config.batch_size,
+            threads=plan.cpus,
+            device="cuda" if plan.gpus else "cpu",
+        ),
+        folders=attempt.folders,
+        monitor=monitor,
+    )
+    return labelled_parts(_remaining(attempt), stages, plan)
+
+
+def _closed_ledger(attempt: Attempt) -> Ledger:
+    """The ledger as the tables tell it.
+
+    Raises:
+        RunStoppedError: a listed image has no row.
+    """
+    delete_leftovers(attempt.folders)
+    ledger = read_ledger(attempt.folders, attempt.record.ledger)
+    left = _remaining(attempt)
+    if left or not ledger.is_closed:
+        raise RunStoppedError(
+            f"the ledger of run {attempt.record.run!r} is not closed: {ledger.to_do} images to do, "
+            f"{ledger.done} done, {len(left)} parts without both of their files; the same command "
+            "goes on with the rest"
+        )
+    return ledger
+
+
+def _remaining(attempt: Attempt) -> list[int]:
+    assert attempt.record.parts is not None  # begin_attempt() has seen to it
+    return remaining_parts(attempt.folders, attempt.record.parts)
+
+
+def _check(attempt: Attempt, monitor: Any, seconds_without_a_part: float) -> None:
+    """What has to be looked at while nothing comes out."""
+    attempt.lease.check()
+    limit = attempt.config.stall_timeout
+    if seconds_without_a_part < limit:
+        return
+    if ray.get(monitor.seconds_since_a_sign.remote()) >= limit:
+        report = ray.get(monitor.report.remote(STAGES))
+        raise StalledError("\n  ".join([f"nothing has moved for {limit:.0f} s", *report]))
+
+
+def _check_retries(config: LabellingConfig, retries: int, images: int) -> None:
+    if retries > FREE_RETRIES + config.max_retries_per_image * images:
+        raise RunStoppedError(
+            f"{retries} requests for {images} images had to be repeated, more than "
+            f"max_retries_per_image={config.max_retries_per_image:g}: look after the storage; "
+            "images that failed meanwhile can be tried again with --retry_failed"
+        )
+
+
+def _explained(error: BaseException) -> BaseException:
+    """What to raise for an error of the run: the storage's become one sentence."""
+    if isinstance(error, STORAGE_ERRORS):
+        return stopped_by_storage(error)
+    if isinstance(error, ray.exceptions.RayTaskError):
+        told = sentence_in(error, RunStoppedError)
+        return RunStoppedError(told) if told else error
+    return error

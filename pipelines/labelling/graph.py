@@ -1,0 +1,96 @@
+"""The graph that Ray Data runs: the parts that are left go through fetch, detect and write.
+
+    part numbers ──► fetch bytes ──► detector actors ──► write a part ──► a summary row per part
+
+A block is a part from end to end: what a task does again, it does to the same images and files.
+JPEG bytes travel between the stages and pixels do not. No stage raises for one bad image, since Ray
+would drop its whole block: a failure is a row that the later stages pass on.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ray.data
+
+from pipelines.cluster import ActorPlan
+from pipelines.detectors import DetectorSettings
+from pipelines.labelling.fetching import Fetch
+from pipelines.labelling.stages import DetectStage, fetch_stage, write_stage
+from pipelines.labelling.writing import Part
+from pipelines.tables import RunFolders
+
+FETCH_CPUS = 0.25
+WRITE_CPUS = 0.25
+"""Both wait for the network most of the time."""
+
+ACTOR_STARTS_IN_VAIN = 3
+"""In a row: a node can go while a model is loaded, but a model that never loads is at fault."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """What the three stages are given."""
+
+    fetch: Fetch
+    detector: str
+    """yolox, or package.module:Class."""
+    weights: bytes
+    settings: DetectorSettings
+    folders: RunFolders
+    """Where the manifest is read, and the parts are written."""
+    monitor: Any
+    """The actor that is told what is being worked on."""
+
+
+def labelled_parts(remaining: Sequence[int], stages: Stages, plan: ActorPlan) -> Iterator[Part]:
+    """Run the graph; a summary for each part that is safely written."""
+    if not remaining:
+        return
+    _configure()
+    for row in _graph(remaining, stages, plan).iter_rows():
+        yield Part.from_row(row)
+
+
+def _configure() -> None:
+    context = ray.data.DataContext.get_current()
+    context.target_max_block_size = None  # a block is a part, however large
+    context.max_consecutive_actor_init_deaths = ACTOR_STARTS_IN_VAIN
+    context.execution_no_progress_timeout_s = -1  # never: Ray would not see a slow part go on
+
+
+def _graph(remaining: Sequence[int], stages: Stages, plan: ActorPlan) -> ray.data.Dataset:
+    whole_blocks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
+    parts = [{"part": part} for part in remaining]
+    return (
+        ray.data.from_items(parts, override_num_blocks=len(parts))
+        .map_batches(
+            partial(
+                fetch_stage,
+                manifest=stages.folders.manifest,
+                fetch=stages.fetch,
+                monitor=stages.monitor,
+            ),
+            num_cpus=FETCH_CPUS,
+            **whole_blocks,
+        )
+        .map_batches(
+            DetectStage,
+            fn_constructor_kwargs={
+                "detector": stages.detector,
+                "checkpoint": stages.weights,
+                "settings": stages.settings,
+                "monitor": stages.monitor,
+            },
+            compute=ray.data.ActorPoolStrategy(size=min(plan.num_actors, len(parts))),
+            num_cpus=plan.cpus,
+            num_gpus=plan.gpus,
+            **whole_blocks,
+        )
+        .map_batches(
+            partial(write_stage, folders=stages.folders, monitor=stages.monitor),
+            num_cpus=WRITE_CPUS,
+            **whole_blocks,
+        )
+    )
