@@ -4,7 +4,7 @@ No torch in here: the processes that only hand images on need not wait for it.
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,6 +50,15 @@ class LabelledImage:
     """(N,) in any order; the higher, the surer."""
     class_ids: npt.NDArray[np.int64]
     """(N,) indices into the detector's class_names."""
+
+    def box_columns(self) -> Mapping[str, npt.NDArray[np.number]]:
+        """(N,) each, by the names that the table of detections has for them."""
+        corners = np.asarray(self.boxes_xyxy).T
+        return {
+            "class_id": np.asarray(self.class_ids),
+            "score": np.asarray(self.scores),
+            **dict(zip(("x1", "y1", "x2", "y2"), corners, strict=True)),
+        }
 
 
 class ImageDetector(Protocol):

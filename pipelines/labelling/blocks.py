@@ -7,19 +7,24 @@ from pipelines.tables import DETECTIONS, IMAGES
 PART_KEYS = ("part", "part_rows")
 """Which part a row is of, and how many rows that has: it is written whole or not at all."""
 
-_IMAGE = [
-    *(pa.field(name, pa.int32(), nullable=False) for name in PART_KEYS),
-    *(IMAGES.field(name) for name in ("image_uri", "etag", "size_bytes")),
+_LISTED = ("image_uri", "etag", "size_bytes")
+_ERROR = ("error_kind", "error_message")
+_COUNTED = ("status", "num_detections")
+"""Columns of IMAGES that follow from the others; whoever writes adds them."""
+
+_PART = [pa.field(name, pa.int32(), nullable=False) for name in PART_KEYS]
+_FETCHING = [
+    pa.field("fetch_seconds", pa.float64(), nullable=False),
+    pa.field("retries", pa.int32(), nullable=False),
 ]
-_ERROR = [IMAGES.field(name) for name in ("error_kind", "error_message")]
 
 FETCHED = pa.schema(
     [
-        *_IMAGE,
+        *_PART,
+        *(IMAGES.field(name) for name in _LISTED),
         pa.field("data", pa.large_binary()),
-        *_ERROR,
-        pa.field("fetch_seconds", pa.float64(), nullable=False),
-        pa.field("retries", pa.int32(), nullable=False),
+        *(IMAGES.field(name) for name in _ERROR),
+        *_FETCHING,
     ]
 )
 """Between fetching and detecting; never on disk. Data is null where there is an error."""
@@ -31,13 +36,10 @@ FOUND = pa.struct([field for field in DETECTIONS if field.name not in _OF_THE_RO
 
 DETECTED = pa.schema(
     [
-        *_IMAGE,
-        *(IMAGES.field(name) for name in ("width", "height")),
-        *_ERROR,
+        *_PART,
+        *(field for field in IMAGES if field.name not in _COUNTED),
         pa.field("found", pa.list_(FOUND), nullable=False),
-        IMAGES.field("labelled_at"),
-        pa.field("fetch_seconds", pa.float64(), nullable=False),
-        pa.field("retries", pa.int32(), nullable=False),
+        *_FETCHING,
         pa.field("detect_seconds", pa.float64(), nullable=False),
     ]
 )

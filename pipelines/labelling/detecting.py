@@ -1,9 +1,10 @@
 """From the bytes of images to what is on them, in Arrow: a detector's answers, checked."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,24 +13,22 @@ import pyarrow as pa
 from pipelines.detectors import ImageDetector, LabelledImage
 from pipelines.labelling.blocks import DETECTED, FOUND, PART_KEYS
 from pipelines.photos import ErrorKind, ImageError
+from pipelines.tables import IMAGES
 
-_NO_BOXES = np.empty((0, 4), np.float32)
-_NO_SCORES = np.empty(0, np.float32)
-_NO_CLASSES = np.empty(0, np.int32)
+_OF_THE_BOX = [field for field in FOUND if field.name != "class_name"]
+"""The columns that a detector gives; the class's name follows from its id."""
+_OF_THE_IMAGE = [field.name for field in fields(LabelledImage) if field.name in IMAGES.names]
 
 
 class _Boxes(NamedTuple):
     """The boxes of all images of a block."""
 
     rows: npt.NDArray[np.int64]  # (K,) the image's row in the block
-    boxes_xyxy: npt.NDArray[np.float32]  # (K, 4) pixels of the original image
-    scores: npt.NDArray[np.float32]  # (K,)
-    class_ids: npt.NDArray[np.int32]  # (K,)
+    columns: Mapping[str, npt.NDArray[Any]]  # (K,) each, as LabelledImage.box_columns() names them
 
     def taken(self, which: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> "_Boxes":
-        return _Boxes(
-            self.rows[which], self.boxes_xyxy[which], self.scores[which], self.class_ids[which]
-        )
+        taken = {name: column[which] for name, column in self.columns.items()}
+        return _Boxes(self.rows[which], taken)
 
 
 def detect_block(detector: ImageDetector, fetched: pa.Table) -> pa.Table:
@@ -46,7 +45,7 @@ def detect_block(detector: ImageDetector, fetched: pa.Table) -> pa.Table:
     seconds = (time.perf_counter() - started) / max(len(results), 1)
 
     boxes = _boxes_of(results)
-    _check_class_ids(boxes.class_ids, len(detector.class_names))
+    _check_class_ids(boxes.columns["class_id"], len(detector.class_names))
     results, boxes = _refuse_what_is_not_finite(results, boxes)
     found = _found(_on_their_images(results, boxes), len(results), detector.class_names)
     images = [None if isinstance(result, ImageError) else result for result in results]
@@ -56,8 +55,7 @@ def detect_block(detector: ImageDetector, fetched: pa.Table) -> pa.Table:
         "image_uri": fetched["image_uri"],
         "etag": fetched["etag"],
         "size_bytes": fetched["size_bytes"],
-        "width": [image and image.width for image in images],
-        "height": [image and image.height for image in images],
+        **{name: [image and getattr(image, name) for image in images] for name in _OF_THE_IMAGE},
         "error_kind": [error and str(error.kind) for error in errors],
         "error_message": [error and str(error) for error in errors],
         "found": found,
@@ -106,14 +104,18 @@ def _check_answer(answer: object) -> None:
 
 def _boxes_of(results: Sequence[LabelledImage | ImageError]) -> _Boxes:
     labelled = {row: image for row, image in enumerate(results) if isinstance(image, LabelledImage)}
-    images = labelled.values()
-    counts = np.array([len(image.scores) for image in images], np.int64)
+    columns = [image.box_columns() for image in labelled.values()]
+    counts = np.array([len(image.scores) for image in labelled.values()], np.int64)
     return _Boxes(
         np.repeat(np.array(list(labelled), np.int64), counts),
-        np.concatenate([_NO_BOXES, *(image.boxes_xyxy for image in images)]).astype(np.float32),
-        np.concatenate([_NO_SCORES, *(image.scores for image in images)]).astype(np.float32),
-        np.concatenate([_NO_CLASSES, *(image.class_ids for image in images)]).astype(np.int32),
+        {field.name: _joined([of[field.name] for of in columns], field) for field in _OF_THE_BOX},
     )
+
+
+def _joined(columns: Sequence[npt.NDArray[Any]], field: pa.Field) -> npt.NDArray[Any]:
+    """(K,) of a field's type, also where there is nothing to join."""
+    dtype = field.type.to_pandas_dtype()
+    return np.concatenate([np.empty(0, dtype), *columns]).astype(dtype)
 
 
 def _check_class_ids(class_ids: npt.NDArray[np.int32], num_classes: int) -> None:
@@ -129,7 +131,7 @@ def _refuse_what_is_not_finite(
     results: Sequence[LabelledImage | ImageError], boxes: _Boxes
 ) -> tuple[list[LabelledImage | ImageError], _Boxes]:
     """Errors in place of images with a box or a score that is not finite, and the others' boxes."""
-    finite = np.isfinite(boxes.boxes_xyxy).all(axis=1) & np.isfinite(boxes.scores)
+    finite = np.isfinite(np.stack(list(boxes.columns.values()))).all(axis=0)
     refused = np.unique(boxes.rows[~finite])
     kept = list(results)
     for row in refused:
@@ -143,20 +145,22 @@ def _on_their_images(results: Sequence[LabelledImage | ImageError], boxes: _Boxe
         (0, 0) if isinstance(result, ImageError) else (result.width, result.height)
         for result in results
     ]
-    limits = np.array(sizes, np.float32).reshape(-1, 2)[boxes.rows]  # (K, 2)
-    x1, y1, x2, y2 = boxes.boxes_xyxy.clip(0, np.hstack((limits, limits))).T
-    boxes = boxes._replace(boxes_xyxy=np.stack((x1, y1, x2, y2), axis=1))
+    width, height = np.array(sizes, np.float32).reshape(-1, 2)[boxes.rows].T  # (K,) each
+    limits = {"x1": width, "y1": height, "x2": width, "y2": height}
+    clipped = {name: boxes.columns[name].clip(0, limit) for name, limit in limits.items()}
+    x1, y1, x2, y2 = clipped.values()
+    boxes = boxes._replace(columns={**boxes.columns, **clipped})
     # What lies beside the image, as in the padding of a canvas, has no area on it.
     boxes = boxes.taken((x1 < x2) & (y1 < y2))
-    return boxes.taken(np.lexsort((-boxes.scores, boxes.rows)))
+    return boxes.taken(np.lexsort((-boxes.columns["score"], boxes.rows)))
 
 
 def _found(boxes: _Boxes, num_images: int, class_names: Sequence[str]) -> pa.ListArray:
     """(num_images,) lists of blocks.FOUND; an empty list for an image that failed."""
     counts = np.bincount(boxes.rows, minlength=num_images)
     offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
-    names = pa.DictionaryArray.from_arrays(boxes.class_ids, pa.array(class_names, pa.string()))
-    corners = map(pa.array, boxes.boxes_xyxy.T)
-    columns = [pa.array(boxes.class_ids), names, pa.array(boxes.scores), *corners]
-    structs = pa.StructArray.from_arrays(columns, fields=list(FOUND))
+    columns = {name: pa.array(column) for name, column in boxes.columns.items()}
+    names = pa.array(class_names, pa.string())
+    columns["class_name"] = pa.DictionaryArray.from_arrays(columns["class_id"], names)
+    structs = pa.StructArray.from_arrays([columns[f.name] for f in FOUND], fields=list(FOUND))
     return pa.ListArray.from_arrays(offsets, structs)
