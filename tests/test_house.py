@@ -167,6 +167,20 @@ def test_the_readme_names_only_jobs_and_flags_that_exist(capsys, monkeypatch) ->
         assert flags <= known, f"{job}: {flags - known}"
 
 
+def _named_in_the_table_of_additions() -> list[list[str]]:
+    """The paths that each row of "Where do I add" names."""
+    text = (ROOT / "docs/architecture.md").read_text().partition("## Where do I add")[2]
+    rows = [line for line in text.splitlines() if line.startswith("| a")]
+    assert rows
+    return [re.findall(r"`([\w/]+(?:\.py|/))`", row) for row in rows]
+
+
+def test_an_addition_touches_three_files_at_most_and_they_are_there() -> None:
+    for paths in _named_in_the_table_of_additions():
+        assert len(paths) <= 3
+        assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
 def test_the_readme_names_only_make_targets_that_exist() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`make (\w+)`", README)) <= targets
