@@ -39,7 +39,7 @@ def parse(
         InputError: an unknown flag, a value of the wrong type, or one the config refuses.
     """
     parser = _parser(config_class, description, positional)
-    parser.prog = f"python -m {_module_name()}"
+    parser.prog = _program()
     args = sys.argv[1:] if args is None else args
     with _input_errors():
         values = parser.parse_args(_spell_out_switches(config_class, args)).as_dict()
@@ -62,7 +62,7 @@ def parse_command(
         InputError: no command, an unknown one, or as `parse` does.
     """
     parser = jsonargparse.ArgumentParser(
-        prog=f"python -m {_module_name()}",
+        prog=_program(),
         description=description,
         formatter_class=_HelpFormatter,
         exit_on_error=False,
@@ -101,7 +101,7 @@ def _input_errors(*command: str) -> Iterator[None]:
         yield
     except (jsonargparse.ArgumentError, ValueError, TypeError) as error:
         message = " ".join(str(error).split())
-        program = " ".join(["python -m", _module_name(), *command])
+        program = " ".join([_program(), *command])
         raise InputError(f"{message} ({program} --help lists the flags)") from error
 
 
@@ -151,9 +151,13 @@ def _outliving_its_reader(stream: TextIO, of_the_process: TextIO | None) -> Text
     )
 
 
-def _module_name() -> str:
+def _program() -> str:
+    """What was typed to get here, without the flags."""
     spec = sys.modules["__main__"].__spec__
-    return spec.name if spec else "jobs"
+    started_alone = spec is not None and spec.name.startswith("jobs.") and spec.parent == "jobs"
+    if started_alone and spec is not None and spec.name != "jobs.__main__":
+        return f"python -m {spec.name}"
+    return sys.argv[0]
 
 
 def _spell_out_switches(config_class: type, args: Sequence[str]) -> list[str]:

@@ -17,22 +17,12 @@ import botocore.session
 import cv2
 import pyarrow as pa
 import pyarrow.dataset as pads
-from moto.server import ThreadedMotoServer
 
 from jobs import label
 from jobs.cli import exit_on_input_error
 from jobs.evaluate import print_evaluation
 from jobs.printing import print_table
-from pipelines.datasets import (
-    CLASS_NAMES,
-    generate_archive,
-    read_training_table,
-    write_training_table,
-)
-from pipelines.evaluation import evaluate
-from pipelines.labelling import LabellingConfig, label_images
-from pipelines.review import contact_sheet, pictures_of
-from pipelines.tables import FAILED, LABELLED, Views, open_table, run_query
+from pipelines import datasets, evaluation, labelling, review, tables
 
 FOLDER = Path(".demo")
 CHECKPOINT = Path(__file__).parent.parent / "assets/shapes/shapes_nano.pth"
@@ -59,17 +49,19 @@ def main() -> None:
     print(f"archive: {NUM_IMAGES} images and {NUM_BROKEN} broken files in {_archive()}")
     with _s3_server() as endpoint:
         print(f"served from {endpoint} as {SOURCE}\n")
-        config = LabellingConfig(
+        config = labelling.LabellingConfig(
             source=SOURCE,
             table=str(FOLDER / "table"),
             checkpoint=str(CHECKPOINT),
             run="demo",
             images_per_part=64,
         )
-        print(label.report(label_images(config)), end="\n\n")
-        views = open_table(config.table)
-        print_table(run_query(views, CLASSES_SQL), f"Seen with a score of {MIN_SCORE} or more")
-        truth, _ = read_training_table(str(_archive() / "truth.parquet"))
+        print(label.report(labelling.label_images(config)), end="\n\n")
+        views = tables.open_table(config.table)
+        print_table(
+            tables.run_query(views, CLASSES_SQL), f"Seen with a score of {MIN_SCORE} or more"
+        )
+        truth, _ = datasets.read_training_table(str(_archive() / "truth.parquet"))
         _print_accuracy(views, truth)
         print(f"\ncontact sheet: {_write_contact_sheet(views, config)}")
     print(f"tables: {config.table}; {time.monotonic() - started:.0f} s in all")
@@ -79,14 +71,16 @@ def _archive() -> Path:
     """The folder of the generated archive; made on the first call, its truth last."""
     folder = FOLDER / "archive"
     if not (folder / "truth.parquet").exists():
-        truth = generate_archive(folder, NUM_IMAGES, SEED, SOURCE, NUM_BROKEN)
-        write_training_table(str(folder / "truth.parquet"), truth)
+        truth = datasets.generate_archive(folder, NUM_IMAGES, SEED, SOURCE, NUM_BROKEN)
+        datasets.write_training_table(str(folder / "truth.parquet"), truth)
     return folder
 
 
 @contextmanager
 def _s3_server() -> Iterator[str]:
     """An S3 server that holds the archive, which the standard AWS variables point to."""
+    from moto.server import ThreadedMotoServer  # here, for --help need not wait for it
+
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it prints a line per request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -108,24 +102,24 @@ def _s3_server() -> Iterator[str]:
         server.stop()
 
 
-def _print_accuracy(views: Views, truth: pa.Table) -> None:
-    labelled = views.images.to_table(["image_uri"], filter=pads.field("status") == LABELLED)
+def _print_accuracy(views: "tables.Views", truth: pa.Table) -> None:
+    labelled = views.images.to_table(["image_uri"], filter=pads.field("status") == tables.LABELLED)
     detections = views.detections.to_table()
-    result = evaluate(detections, truth, labelled["image_uri"].to_pylist())
+    result = evaluation.evaluate(detections, truth, labelled["image_uri"].to_pylist())
     print_evaluation(result, "Accuracy against the known truth")
 
 
-def _write_contact_sheet(views: Views, config: LabellingConfig) -> Path:
-    uris = [*_some_images(views, LABELLED, 14), *_some_images(views, FAILED, 2)]
-    pictures = pictures_of(views, uris, MIN_SCORE, config.max_image_bytes, config.max_pixels)
+def _write_contact_sheet(views: "tables.Views", config: "labelling.LabellingConfig") -> Path:
+    uris = [*_some_images(views, tables.LABELLED, 14), *_some_images(views, tables.FAILED, 2)]
+    pictures = review.pictures_of(views, uris, MIN_SCORE, config.max_image_bytes, config.max_pixels)
     path = FOLDER / "contact_sheet.png"
-    cv2.imwrite(str(path), contact_sheet(pictures, CLASS_NAMES))
+    cv2.imwrite(str(path), review.contact_sheet(pictures, datasets.CLASS_NAMES))
     return path
 
 
-def _some_images(views: Views, status: str, count: int) -> list[str]:
+def _some_images(views: "tables.Views", status: str, count: int) -> list[str]:
     sql = f"SELECT image_uri FROM images WHERE status = '{status}' ORDER BY hash(image_uri)"
-    uris: list[str] = run_query(views, f"{sql} LIMIT {count}")["image_uri"].to_pylist()
+    uris: list[str] = tables.run_query(views, f"{sql} LIMIT {count}")["image_uri"].to_pylist()
     return uris
 
 

@@ -15,9 +15,7 @@ import pyarrow.dataset as pads
 
 from jobs.cli import exit_on_input_error, parse
 from jobs.printing import print_table
-from pipelines.datasets import read_coco, read_training_table
-from pipelines.evaluation import Evaluation, evaluate
-from pipelines.tables import LABELLED, Views, query_run, read_rows
+from pipelines import datasets, evaluation, tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,23 +44,25 @@ def main() -> None:
     config = parse(EvaluateConfig, __doc__)
     truth = _read_truth(config)
 
-    def evaluate_run(views: Views) -> tuple[Evaluation, str]:
-        labelled = read_rows(views.images, ["image_uri"], pads.field("status") == LABELLED)
-        detections = read_rows(views.detections)
-        result = evaluate(detections, truth, labelled["image_uri"].to_pylist())
+    def evaluate_run(views: "tables.Views") -> "tuple[evaluation.Evaluation, str]":
+        labelled = tables.read_rows(
+            views.images, ["image_uri"], pads.field("status") == tables.LABELLED
+        )
+        detections = tables.read_rows(views.detections)
+        result = evaluation.evaluate(detections, truth, labelled["image_uri"].to_pylist())
         return result, f"Run {views.runs['run'][0]}"
 
-    print_evaluation(*query_run(config.table, config.run, evaluate_run))
+    print_evaluation(*tables.query_run(config.table, config.run, evaluate_run))
 
 
 def _read_truth(config: EvaluateConfig) -> pa.Table:
     if config.images:
-        return read_coco(config.truth, config.images)
-    table, _ = read_training_table(config.truth)
+        return datasets.read_coco(config.truth, config.images)
+    table, _ = datasets.read_training_table(config.truth)
     return table
 
 
-def print_evaluation(result: Evaluation, title: str) -> None:
+def print_evaluation(result: "evaluation.Evaluation", title: str) -> None:
     """Print COCO's numbers, those of each class, and what was left out of them."""
     numbers = [(label, getattr(result, name)) for name, label in _LABELS.items()]
     print_table(_two_columns("COCO", "value", numbers), title)

@@ -15,9 +15,8 @@ from types import FrameType
 from typing import NoReturn
 
 from jobs.cli import exit_on_input_error, parse
-from pipelines import cluster
+from pipelines import cluster, labelling
 from pipelines.errors import RunStoppedError, StalledError
-from pipelines.labelling import LabellingConfig, LabellingSummary, label_images
 
 EXIT_STOPPED = 1
 EXIT_TOO_MANY_FAILED = 3
@@ -28,10 +27,10 @@ _GOES_ON = "What is written is safe; the same command goes on with the rest."
 
 @exit_on_input_error
 def main() -> None:
-    config = parse(LabellingConfig, __doc__)
+    config = parse(labelling.LabellingConfig, __doc__)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        summary = label_images(config)
+        summary = labelling.label_images(config)
     except StalledError as error:
         _leave(f"error: {error}\n{_GOES_ON}", EXIT_STALLED)
     except RunStoppedError as error:
@@ -63,7 +62,7 @@ def _leave(message: str, code: int) -> NoReturn:
     cluster.leave(code)
 
 
-def report(summary: LabellingSummary) -> str:
+def report(summary: "labelling.LabellingSummary") -> str:
     """The ledger of a finished run, for people."""
     record, ledger = summary.record, summary.ledger
     skipped = f" + skipped {ledger.skipped}" if ledger.skipped else ""

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from jobs.cli import exit_on_input_error, parse
 from jobs.printing import print_table
-from pipelines.datasets import Fault, FaultKind, PrepareConfig, Prepared, class_names_of, prepare
+from pipelines import datasets
 
 FAULTS_SHOWN = 20
 """Of each kind."""
@@ -25,8 +25,8 @@ FAULTS_SHOWN = 20
 
 @exit_on_input_error
 def main() -> None:
-    config = parse(PrepareConfig, __doc__)
-    prepared = prepare(config)
+    config = parse(datasets.PrepareConfig, __doc__)
+    prepared = datasets.prepare(config)
     classes = per_class(prepared.table)
     print_table(classes, "Classes", max_rows=len(classes))
     print_faults(prepared.faults)
@@ -37,28 +37,28 @@ def main() -> None:
 
 def per_class(table: pa.Table) -> pa.Table:
     """Boxes of each class, crowds apart, and the images that show one; 0 for an empty class."""
-    boxes, crowds, images = ([0] * len(class_names_of(table)) for _ in range(3))
+    boxes, crowds, images = ([0] * len(datasets.class_names_of(table)) for _ in range(3))
     for row in table.select(["class_ids", "is_crowd"]).to_pylist():
         for class_id, is_crowd in zip(row["class_ids"], row["is_crowd"], strict=True):
             (crowds if is_crowd else boxes)[class_id] += 1
         for class_id in set(row["class_ids"]):
             images[class_id] += 1
-    columns = {"class": pa.array(class_names_of(table), pa.string())}
+    columns = {"class": pa.array(datasets.class_names_of(table), pa.string())}
     return pa.table(columns | {"boxes": boxes, "crowds": crowds, "images": images})
 
 
-def print_faults(faults: Sequence[Fault]) -> None:
+def print_faults(faults: "Sequence[datasets.Fault]") -> None:
     """Print how many there are of each kind, and the first ones with their places."""
-    for kind in FaultKind:
+    for kind in datasets.FaultKind:
         found = [fault for fault in faults if fault.kind is kind]
         if found:
             columns = {"where": [fault.where for fault in found], "what": list(map(str, found))}
-            fate = "kept up to the edge" if kind is FaultKind.CLIPPED else "left out"
+            fate = "kept up to the edge" if kind is datasets.FaultKind.CLIPPED else "left out"
             title = f"{kind}: {len(found):,}, {fate}"
             print_table(pa.table(columns), title, max_rows=FAULTS_SHOWN)
 
 
-def summary(prepared: Prepared) -> str:
+def summary(prepared: "datasets.Prepared") -> str:
     """All of it in one line."""
     is_crowd = prepared.table["is_crowd"].to_pylist()
     boxes = [crowds.count(False) for crowds in is_crowd]

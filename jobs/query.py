@@ -18,8 +18,7 @@ import pyarrow as pa
 
 from jobs.cli import exit_on_input_error, parse
 from jobs.printing import print_table, to_csv, to_json, to_parquet
-from pipelines.storage import write_bytes
-from pipelines.tables import query_table, run_query, summarise
+from pipelines import storage, tables
 
 _WRITERS: dict[str, Callable[[pa.Table], bytes]] = {
     "csv": to_csv,
@@ -59,10 +58,14 @@ class QueryConfig:
 def main() -> None:
     config = parse(QueryConfig, __doc__, positional="sql")
     if config.summary:
-        for title, table in query_table(config.table, config.all_runs, summarise).items():
+        for title, table in tables.query_table(
+            config.table, config.all_runs, tables.summarise
+        ).items():
             print_table(table, title)
         return
-    answer = query_table(config.table, config.all_runs, lambda views: run_query(views, config.sql))
+    answer = tables.query_table(
+        config.table, config.all_runs, lambda views: tables.run_query(views, config.sql)
+    )
     if config.format == "table":
         print_table(answer)
     else:
@@ -73,7 +76,7 @@ def _hand_over(data: bytes, output: str) -> None:
     if not output:
         sys.stdout.buffer.write(data)
         return
-    write_bytes(output, data)
+    storage.write_bytes(output, data)
 
 
 if __name__ == "__main__":

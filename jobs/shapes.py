@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.cli import exit_on_input_error, parse
-from pipelines.datasets import generate_archive, write_training_table
+from pipelines import datasets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,10 @@ class ShapesConfig:
 def main() -> None:
     config = parse(ShapesConfig, __doc__)
     folder = config.output.expanduser().absolute()
-    table = generate_archive(
+    table = datasets.generate_archive(
         folder, config.num_images, config.seed, str(folder / "images"), config.num_broken
     )
-    write_training_table(str(folder / "truth.parquet"), table)
+    datasets.write_training_table(str(folder / "truth.parquet"), table)
     num_boxes = sum(map(len, table["class_ids"].to_pylist()))
     print(f"{config.num_images} images with {num_boxes} boxes: {folder / 'truth.parquet'}")
 

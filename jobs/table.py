@@ -16,15 +16,7 @@ import pyarrow as pa
 
 from jobs.cli import exit_on_input_error, parse_command
 from jobs.printing import print_table
-from pipelines.tables import (
-    AuditConfig,
-    CompactionConfig,
-    RunAudit,
-    audit_table,
-    compact_table,
-    drop_run,
-    list_runs,
-)
+from pipelines import tables
 
 EXIT_BROKEN_PROMISE = 1
 
@@ -55,24 +47,24 @@ class DropConfig:
 def main() -> None:
     commands = {
         "list": ListConfig,
-        "check": AuditConfig,
+        "check": tables.AuditConfig,
         "drop": DropConfig,
-        "compact": CompactionConfig,
+        "compact": tables.CompactionConfig,
     }
     match parse_command(commands, __doc__):
         case ListConfig() as config:
-            print_table(list_runs(config.table))
-        case AuditConfig() as config:
+            print_table(tables.list_runs(config.table))
+        case tables.AuditConfig() as config:
             _check(config)
         case DropConfig() as config:
             _drop(config)
-        case CompactionConfig() as config:
+        case tables.CompactionConfig() as config:
             _compact(config)
 
 
-def _check(config: AuditConfig) -> None:
+def _check(config: "tables.AuditConfig") -> None:
     audits = []
-    for audit in audit_table(config):
+    for audit in tables.audit_table(config):
         audits.append(audit)
         if not audit.broken:
             print(": ".join([audit.run, "; ".join([f"{audit.status}, fine", *audit.notes])]))
@@ -82,7 +74,7 @@ def _check(config: AuditConfig) -> None:
         sys.exit(EXIT_BROKEN_PROMISE)
 
 
-def _broken_promises(audits: Sequence[RunAudit]) -> pa.Table:
+def _broken_promises(audits: "Sequence[tables.RunAudit]") -> pa.Table:
     rows = [(audit.run or "-", broken) for audit in audits for broken in audit.broken]
     return pa.table(
         {
@@ -96,7 +88,7 @@ def _broken_promises(audits: Sequence[RunAudit]) -> pa.Table:
 
 
 def _drop(config: DropConfig) -> None:
-    removal = drop_run(config.table, config.run)
+    removal = tables.drop_run(config.table, config.run)
     print(
         f"run {removal.run} is dropped; files deleted: {removal.record} record, "
         f"{removal.images} images, {removal.detections} detections, {removal.manifest} manifest, "
@@ -104,9 +96,9 @@ def _drop(config: DropConfig) -> None:
     )
 
 
-def _compact(config: CompactionConfig) -> None:
+def _compact(config: "tables.CompactionConfig") -> None:
     compacted = 0
-    for done in compact_table(config):
+    for done in tables.compact_table(config):
         compacted += 1
         print(
             f"{done.run}: {done.files_before:,} files became {done.files_after:,} "

@@ -14,33 +14,27 @@ import pyarrow as pa
 
 from jobs.cli import exit_on_input_error, parse
 from jobs.printing import print_table
-from pipelines.errors import RunStoppedError
-from pipelines.training import (
-    TrainingConfig,
-    TrainingDivergedError,
-    TrainingSummary,
-    train_detector,
-    write_preview,
-)
+from pipelines import training
+from pipelines.errors import RunStoppedError, TrainingDivergedError
 
 EXIT_STOPPED = 1
 
 
 @exit_on_input_error
 def main() -> None:
-    config = parse(TrainingConfig, __doc__)
+    config = parse(training.TrainingConfig, __doc__)
     if config.preview is not None:
-        write_preview(config, config.preview)
+        training.write_preview(config, config.preview)
         print(f"one augmented batch with its boxes: {config.preview}")
         return
     try:
-        _report(train_detector(config))
+        _report(training.train_detector(config))
     except (TrainingDivergedError, RunStoppedError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_STOPPED)
 
 
-def _report(summary: TrainingSummary) -> None:
+def _report(summary: "training.TrainingSummary") -> None:
     if not summary.trained_epochs:
         print("nothing left to do")
     names, aps = summary.ap_per_class.keys(), summary.ap_per_class.values()

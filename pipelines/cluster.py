@@ -106,9 +106,21 @@ def refuse_too_many_actors(num_actors: int | None) -> None:
 
     Of a cluster, and of GPUs, that is known only once Ray is there.
     """
-    will_start_one = "RAY_ADDRESS" not in os.environ and not _is_connected()
-    if num_actors is not None and will_start_one:
+    if num_actors is not None and _will_start_a_local_ray():
         plan_actors(_cpus_of_a_local_ray(), math.inf, num_actors, gpus_per_actor=0.0)
+
+
+def refuse_too_many_workers(num_workers: int | None) -> None:
+    """As `refuse_too_many_actors`, for the workers of a training."""
+    cpus = _cpus_of_a_local_ray()
+    if num_workers is not None and num_workers > cpus and _will_start_a_local_ray():
+        raise InputError(
+            f"num_workers={num_workers}: Ray has {cpus} CPUs, and each worker needs one"
+        )
+
+
+def _will_start_a_local_ray() -> bool:
+    return "RAY_ADDRESS" not in os.environ and not _is_connected()
 
 
 def plan_actors(

@@ -15,6 +15,10 @@ class StalledError(RunStoppedError):
     """Nothing has moved for too long; says what each stage was doing."""
 
 
+class TrainingDivergedError(RuntimeError):
+    """The loss is no longer finite, and no step could mend it."""
+
+
 def sentence_in(error: Exception, *kinds: type[Exception]) -> str | None:
     """What an error of these kinds said in a process of Ray, which hands on no more than text."""
     names = "|".join(kind.__name__ for kind in kinds)

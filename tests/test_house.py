@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from jobs import table
+from jobs.__main__ import purposes
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("yolox_core", "pipelines", "jobs")
-JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if "def main(" in path.read_text())
+JOBS = sorted(purposes())
 README = (ROOT / "README.md").read_text()
 
 
@@ -86,6 +88,15 @@ def test_the_arrows_between_rooms_go_one_way() -> None:
     list(TopologicalSorter(MAY_IMPORT).static_order())  # raises CycleError
 
 
+@pytest.mark.parametrize("folder", ["pipelines", "yolox_core", "jobs"])
+def test_no_two_modules_import_each_other_whatever_the_way_round(folder: str) -> None:
+    names = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in _files(folder)
+    }
+    graph = {name: _modules(path) & set(names) - {name} for name, path in names.items()}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
 @pytest.mark.parametrize("room", MAY_IMPORT)
 def test_what_a_room_does_not_hand_on_stays_inside(room: str) -> None:
     stub = ast.parse((ROOT / f"pipelines/{room}/__init__.pyi").read_text())
@@ -133,6 +144,16 @@ def test_every_job_explains_itself(job: str, capsys, monkeypatch) -> None:
         module.main()
     assert stop.value.code == 0
     assert "usage: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_help_of_a_job_waits_for_neither_torch_nor_ray(job: str) -> None:
+    heavy = "dict.fromkeys(['torch', 'torchvision', 'ray', 'matplotlib', 'moto'])"
+    code = (
+        f"import sys; sys.modules.update({heavy}); sys.argv = ['yolox-ray', '{job}', '--help'];"
+        "from jobs.__main__ import main; main()"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize("command", ["list", "check", "drop", "compact"])

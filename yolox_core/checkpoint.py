@@ -1,4 +1,4 @@
-"""Checkpoints on disk: ours, the official ones and the seed's, read as they are.
+"""Checkpoints on disk: ours, YOLOX's and those of bubbliiiing's yolox-pytorch, read as they are.
 
 * ours: metadata beside the weights, see `save_checkpoint` and, for others, `save_safetensors`;
 * official: a dict with the weights under "model";
@@ -24,9 +24,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from yolox_core.coco_classes import COCO_CLASSES
-from yolox_core.config import PRESETS, ModelConfig, model_config
+from yolox_core.config import PRESETS, ModelConfig, check_input_size, model_config
 from yolox_core.letterbox import Convention
-from yolox_core.yolox import YOLOX, check_input_size
+from yolox_core.yolox import YOLOX
 
 _FORMAT = "yolox_core/1"
 _METADATA = "yolox_core"
@@ -67,9 +67,9 @@ class Checkpoint:
 def load_checkpoint(source: str | os.PathLike[str] | BinaryIO) -> Checkpoint:
     """Read a checkpoint of any of the three kinds, ours as a torch or as a safetensors file.
 
-    Official and seed files do not say what they were trained on: 80 classes are taken for
-    COCO's, others are named class_0, class_1 ...; the input size is 416 for nano and tiny, 640
-    for the rest, as published; the preprocessing is that of whoever writes such files.
+    Files of YOLOX and of yolox-pytorch do not say what they were trained on: 80 classes are
+    taken for COCO's, others are named class_0, class_1 ...; the input size is 416 for nano and
+    tiny, 640 for the rest, as published; the preprocessing is that of whoever writes such files.
 
     Args:
         source: a path, or a file opened for reading bytes.

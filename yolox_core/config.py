@@ -68,3 +68,13 @@ def model_config(preset: str, num_classes: int = 80, activation: str = "silu") -
         depthwise=scale.depthwise,
         activation=activation,
     )
+
+
+def check_input_size(height: int, width: int) -> None:
+    """Raises ValueError unless both sides are positive multiples of the coarsest stride."""
+    coarsest = STRIDES[-1]
+    if any(side <= 0 or side % coarsest for side in (height, width)):
+        raise ValueError(
+            f"input size ({height}, {width}): height and width must be positive multiples of "
+            f"{coarsest}, the model's coarsest stride (for example 416 or 640)"
+        )

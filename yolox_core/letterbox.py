@@ -1,7 +1,8 @@
 """Letterboxing: an image of any size onto a fixed canvas, and boxes there and back.
 
 Two conventions: `official` weights expect BGR 0..255, resized by cv2, in the top-left corner on
-grey 114; `seed` weights expect normalised RGB, resized by PIL, centred on grey 128.
+grey 114; `seed`, as checkpoints and records call bubbliiiing's yolox-pytorch, normalised RGB,
+resized by PIL, centred on grey 128.
 """
 
 from dataclasses import dataclass

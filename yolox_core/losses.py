@@ -13,7 +13,7 @@ from yolox_core.boxes import cxcywh_to_xyxy, paired_giou, paired_iou
 from yolox_core.simota import (
     MOST_POINTS_PER_TARGET,
     OFFICIAL_RULE,
-    SEED_RULE,
+    YOLOX_PYTORCH_RULE,
     AssignmentRule,
     compact,
     find_candidates,
@@ -24,7 +24,7 @@ from yolox_core.simota import (
     with_a_row,
 )
 
-_RULES = {"official": OFFICIAL_RULE, "seed": SEED_RULE}
+_RULES = {"official": OFFICIAL_RULE, "yolox_pytorch": YOLOX_PYTORCH_RULE}
 _IOU_WEIGHT = 5.0
 
 
@@ -37,7 +37,7 @@ class YOLOXLoss:
     """
 
     num_classes: int
-    rule: Literal["official", "seed"] = "official"
+    rule: Literal["official", "yolox_pytorch"] = "official"
     """Whose label assignment, see `simota`."""
     iou_loss: Literal["iou", "giou"] = "iou"
     """1 - IoU squared, or 1 - GIoU."""

@@ -44,7 +44,7 @@ class AssignmentRule:
 
 
 OFFICIAL_RULE = AssignmentRule(centre_radius=1.5, boxes_count=False, penalty=1e6)
-SEED_RULE = AssignmentRule(centre_radius=2.5, boxes_count=True, penalty=1e5)
+YOLOX_PYTORCH_RULE = AssignmentRule(centre_radius=2.5, boxes_count=True, penalty=1e5)
 
 
 class Assignment(NamedTuple):
@@ -106,7 +106,7 @@ def simota_assign(
         points: the A anchor points.
         targets: (B, M, 5) class_id, cx, cy, w, h in letterboxed pixels, rows of zeros as padding;
             class ids in [0, C), see `check_targets`.
-        rule: `OFFICIAL_RULE` or `SEED_RULE`.
+        rule: `OFFICIAL_RULE` or `YOLOX_PYTORCH_RULE`.
     """
     targets = with_a_row(targets)
     usable = is_finite(boxes_cxcywh)
@@ -182,7 +182,7 @@ def match_candidates(
         points: cells (B, K, 2) and strides (B, K, 1).
         used: (B, K) bool, see `Candidates`.
         targets: (B, M, 5) as for `simota_assign`, M at least 1.
-        rule: `OFFICIAL_RULE` or `SEED_RULE`.
+        rule: `OFFICIAL_RULE` or `YOLOX_PYTORCH_RULE`.
     """
     # Near-ties decide the outcome, and float16 would reorder them.
     boxes_cxcywh, targets = boxes_cxcywh.float(), targets.float()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from yolox_core.blocks import BaseConv
-from yolox_core.config import STRIDES, ModelConfig, model_config
+from yolox_core.config import ModelConfig, check_input_size, model_config
 from yolox_core.head import YOLOXHead
 from yolox_core.pafpn import YOLOPAFPN
 
@@ -48,16 +48,6 @@ def build_model(preset: str, num_classes: int = 80, activation: str = "silu") ->
         ValueError: an unknown preset or activation, or fewer than one class.
     """
     return YOLOX(model_config(preset, num_classes, activation))
-
-
-def check_input_size(height: int, width: int) -> None:
-    """Raises ValueError unless both sides are positive multiples of the coarsest stride."""
-    coarsest = STRIDES[-1]
-    if any(side <= 0 or side % coarsest for side in (height, width)):
-        raise ValueError(
-            f"input size ({height}, {width}): height and width must be positive multiples of "
-            f"{coarsest}, the model's coarsest stride (for example 416 or 640)"
-        )
 
 
 def fuse_conv_bn(model: YOLOX) -> YOLOX:

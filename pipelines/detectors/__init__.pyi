@@ -1,4 +1,4 @@
-from .checkpoint import check_canvas, parse_checkpoint, read_checkpoint
+from .checkpoint import parse_checkpoint, read_checkpoint
 from .contract import (
     YOLOX,
     DetectorSettings,
@@ -16,7 +16,6 @@ __all__ = [
     "IsolatedDetector",
     "LabelledImage",
     "YoloxDetector",
-    "check_canvas",
     "load_detector_class",
     "parse_checkpoint",
     "read_checkpoint",

@@ -4,7 +4,7 @@ import io
 
 from pipelines import storage
 from pipelines.errors import InputError
-from yolox_core import Checkpoint, CheckpointError, check_input_size, load_checkpoint
+from yolox_core import Checkpoint, CheckpointError, load_checkpoint
 
 
 def read_checkpoint(uri: str) -> Checkpoint:
@@ -28,11 +28,3 @@ def parse_checkpoint(data: bytes, uri: str) -> Checkpoint:
         return load_checkpoint(file)
     except CheckpointError as error:
         raise InputError(f"{error}: give a YOLOX checkpoint") from error
-
-
-def check_canvas(height: int, width: int) -> None:
-    """Raises InputError unless the model can be fed canvases of this size, in pixels."""
-    try:
-        check_input_size(height, width)
-    except ValueError as error:
-        raise InputError(str(error)) from error

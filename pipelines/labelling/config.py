@@ -5,6 +5,7 @@ from datetime import datetime
 
 from pipelines.detectors import YOLOX
 from pipelines.photos import ErrorKind
+from yolox_core import check_input_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +15,8 @@ class LabellingConfig:
     table: str
     """Where the tables go: a local folder or an s3://bucket/prefix."""
     checkpoint: str
-    """The detector's weights: a local path or an s3:// URI; ours, official YOLOX or the seed's."""
+    """The detector's weights: a local path or an s3:// URI; ours, YOLOX's
+    or that of bubbliiiing's yolox-pytorch."""
     source: str = ""
     """What to label: a local folder, an s3://bucket/prefix (every key that begins so), or a
     Parquet or CSV file with a column image_uri."""
@@ -88,6 +90,14 @@ class LabellingConfig:
             raise ValueError(f"gpus_per_actor={self.gpus_per_actor}: must not be negative")
         if self.date is not None:
             _check_date(self.date)
+        if self.canvas_size is not None and self.detector == YOLOX:
+            check_input_size(*self.canvas_size)
+
+    @property
+    def canvas_size(self) -> tuple[int, int] | None:
+        """(height, width) fed to the model, in pixels; None for the checkpoint's."""
+        size = self.input_size
+        return (size, size) if isinstance(size, int) else size
 
 
 def _check_date(date: str) -> None:

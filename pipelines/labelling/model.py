@@ -30,10 +30,8 @@ def read_model(config: LabellingConfig, weights: bytes) -> Model:
     preset, preprocessing, input_size = "", "", _FOREIGN_INPUT_SIZE
     if config.detector == YOLOX:
         # Here, since it imports torch: seconds that another detector's run need not wait.
-        from pipelines.detectors import check_canvas, parse_checkpoint
+        from pipelines.detectors import parse_checkpoint
 
-        if config.input_size is not None:
-            check_canvas(*_height_width(config.input_size))
         checkpoint = parse_checkpoint(weights, config.checkpoint)
         preset, preprocessing = checkpoint.preset, str(checkpoint.preprocessing)
         input_size = checkpoint.input_size
@@ -42,7 +40,7 @@ def read_model(config: LabellingConfig, weights: bytes) -> Model:
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         preset=preset,
         preprocessing=preprocessing,
-        input_size=_height_width(config.input_size or input_size),
+        input_size=config.canvas_size or input_size,
         score_threshold=config.score_threshold,
         nms_threshold=config.nms_threshold,
         max_pixels=config.max_pixels,
@@ -57,7 +55,3 @@ def _selection(config: LabellingConfig) -> str:
     if config.retry_failed:
         return " ".join(["failed in", config.retry_failed, *sorted(config.retry_kinds)])
     return runs.NEW if config.incremental else runs.ALL
-
-
-def _height_width(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size

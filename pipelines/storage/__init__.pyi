@@ -1,5 +1,13 @@
 from . import s3
-from .folder import STORAGE_ERRORS, Folder, folder_and_name, list_objects, read_bytes, write_bytes
+from .folder import (
+    STORAGE_ERRORS,
+    Folder,
+    folder_and_name,
+    list_objects,
+    read_bytes,
+    require_file,
+    write_bytes,
+)
 from .lease import Lease, holder_of
 from .local import etag_of_file, walk_files
 from .s3 import IMAGE_RETRIES, RetryPolicy
@@ -19,6 +27,7 @@ __all__ = [
     "list_objects",
     "normalise_uri",
     "read_bytes",
+    "require_file",
     "s3",
     "split_s3_uri",
     "walk_files",

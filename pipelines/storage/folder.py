@@ -40,6 +40,17 @@ def read_bytes(uri: str) -> bytes:
         raise InputError(f"{folder.uri_of(name)} cannot be read: {error}") from error
 
 
+def require_file(uri: str) -> None:
+    """Raises InputError unless there is such a file."""
+    folder, name = folder_and_name(uri)
+    try:
+        if folder.exists(name):
+            return
+    except STORAGE_ERRORS as error:
+        raise InputError(f"{uri} cannot be read: {error}") from error
+    raise InputError(f"{uri} cannot be read: there is no such file")
+
+
 def write_bytes(uri: str, data: bytes) -> None:
     """Write one file, whole or not at all.
 

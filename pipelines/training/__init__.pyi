@@ -1,16 +1,16 @@
 from .config import TrainingConfig
-from .data import BatchLoader, epoch_rows, steps_per_epoch
+from .fit import TrainingSummary
+from .loader import BatchLoader, epoch_rows, steps_per_epoch
 from .preview import write_preview
 from .recipe import Recipe
-from .run import TrainingSummary, train_detector
-from .trainer import Trainer, TrainingDivergedError, precision_of
+from .run import train_detector
+from .trainer import Trainer, precision_of
 
 __all__ = [
     "BatchLoader",
     "Recipe",
     "Trainer",
     "TrainingConfig",
-    "TrainingDivergedError",
     "TrainingSummary",
     "epoch_rows",
     "precision_of",

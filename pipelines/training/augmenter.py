@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipelines.training import process_group
-from pipelines.training.data import Batch, joined_labels
+from pipelines.training.loader import Batch, joined_labels
 from pipelines.training.recipe import Recipe
 from yolox_core import PADDING_GREY, Convention, augment_batch
 

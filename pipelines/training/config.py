@@ -1,15 +1,25 @@
 """What a training run depends on, and what a resumed one must share with it."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipelines import storage
 from pipelines.errors import InputError
 from pipelines.storage import Folder
 from pipelines.training.data import TrainingData
 from pipelines.training.recipe import Recipe
 
 SETTINGS = "training.json"
+
+_WORDS_OF_BEFORE = {
+    "seed": "yolox_pytorch",
+    "seed_cosine": "yolox_pytorch_cosine",
+    "seed_step": "yolox_pytorch_step",
+}
+"""What runs that were begun until 2026-11-27 call the values of `rule` and `schedule`."""
 
 _MAY_DIFFER = ("output", "num_workers", "max_cache_bytes", "publish", "preview")
 """What a resumed run may be given anew; the workers are counted when Ray has started."""
@@ -27,7 +37,8 @@ class TrainingConfig(Recipe):
     """A local folder or an s3://bucket/prefix for the checkpoints best.pth and last.pth, metrics,
     curves and what a resume needs."""
     initial_weights: str | None = None
-    """A checkpoint to fine-tune: ours, official YOLOX or the seed's. Without it: from scratch."""
+    """A checkpoint to fine-tune: ours, YOLOX's
+    or that of bubbliiiing's yolox-pytorch. Without it: from scratch."""
     num_workers: int | None = None
     """Processes that train side by side. Without it: one per GPU, or one on CPUs."""
     max_cache_bytes: int = 4 * 1024**3
@@ -43,6 +54,15 @@ class TrainingConfig(Recipe):
             raise ValueError(f"num_workers={self.num_workers}: must be at least 1")
         if self.max_cache_bytes < 0:
             raise ValueError(f"max_cache_bytes={self.max_cache_bytes}: must not be negative")
+
+
+@contextmanager
+def output_errors_told(config: TrainingConfig) -> Iterator[None]:
+    """Make the storage's errors an InputError that names the output."""
+    try:
+        yield
+    except storage.STORAGE_ERRORS as error:
+        raise InputError(f"output={config.output!r} cannot be used: {error}") from error
 
 
 def lasting_settings(config: TrainingConfig) -> dict[str, Any]:
@@ -67,9 +87,14 @@ def refuse_other_settings(
     """
     begun = [output.read(SETTINGS).decode()] if output.exists(SETTINGS) else []
     for text in begun if of_state is None else [*begun, of_state]:
-        before = json.loads(text)
+        before = _in_words_of_today(json.loads(text))
         now = json.loads(settings_json(config, data, before["workers"]))
         _refuse_differing(output, before, now)
+
+
+def _in_words_of_today(settings: dict[str, Any]) -> dict[str, Any]:
+    words = {name: settings[name] for name in ("rule", "schedule") if name in settings}
+    return settings | {name: _WORDS_OF_BEFORE.get(word, word) for name, word in words.items()}
 
 
 def _refuse_differing(output: Folder, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,8 +18,7 @@ from tensorboardX import summary
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
-if TYPE_CHECKING:
-    from pipelines.training.log import EpochRow
+from pipelines.training.metrics import EpochRow
 
 EVENTS = "events.out.tfevents.0"
 """TensorBoard looks for `tfevents` in a file's name, and calls a run by its folder."""
@@ -39,7 +37,7 @@ _FEW_POINTS = 40
 """Up to so many are marked one by one; a lone one would be no line."""
 
 
-def draw_curves(rows: Sequence["EpochRow"]) -> bytes:
+def draw_curves(rows: Sequence[EpochRow]) -> bytes:
     """A PNG with the losses, the validations and the learning rate over the epochs.
 
     Args:
@@ -60,7 +58,7 @@ def draw_curves(rows: Sequence["EpochRow"]) -> bytes:
     return file.getvalue()
 
 
-def _draw_losses(axes: Axes, rows: Sequence["EpochRow"]) -> None:
+def _draw_losses(axes: Axes, rows: Sequence[EpochRow]) -> None:
     for column, (label, colour) in _LOSSES.items():
         # L1 is 0 until it is switched on.
         points = [(row.epoch, value) for row in rows if (value := getattr(row, column))]
@@ -70,7 +68,7 @@ def _draw_losses(axes: Axes, rows: Sequence["EpochRow"]) -> None:
     _draw_legend(axes)
 
 
-def _draw_validation(axes: Axes, rows: Sequence["EpochRow"]) -> None:
+def _draw_validation(axes: Axes, rows: Sequence[EpochRow]) -> None:
     axes.set_ylabel("AP on the validation table")
     axes.set_ylim(0, 1)
     for column, (label, colour) in _VALIDATION.items():
@@ -85,7 +83,7 @@ def _draw_validation(axes: Axes, rows: Sequence["EpochRow"]) -> None:
         axes.text(0.5, 0.5, "no validation yet", transform=axes.transAxes, ha="center")
 
 
-def _draw_rate(axes: Axes, rows: Sequence["EpochRow"]) -> None:
+def _draw_rate(axes: Axes, rows: Sequence[EpochRow]) -> None:
     _draw_line(axes, [(row.epoch, row.learning_rate) for row in rows], "", "tab:gray")
     axes.set_ylabel("learning rate")
     axes.set_ylim(bottom=0)
@@ -105,7 +103,7 @@ def _draw_line(
     axes.plot(epochs, values, marker=marker, ms=3, label=label, color=colour, linewidth=width)
 
 
-def tensorboard_events(rows: Sequence["EpochRow"]) -> bytes:
+def tensorboard_events(rows: Sequence[EpochRow]) -> bytes:
     """A TensorBoard event file with a scalar for each column; the step is the epoch.
 
     The wall time of an epoch is the seconds of training up to its end, so that the same rows make

@@ -8,7 +8,8 @@ from pipelines.review import Picture, contact_sheet
 from pipelines.storage import write_bytes
 from pipelines.training.augmenter import BatchAugmenter
 from pipelines.training.config import TrainingConfig
-from pipelines.training.data import BatchLoader, epoch_rows, read_training_data
+from pipelines.training.data import read_training_data
+from pipelines.training.loader import BatchLoader, epoch_rows
 from pipelines.training.worker import start_model
 from yolox_core import cxcywh_to_xyxy
 

@@ -10,13 +10,18 @@ from yolox_core import (
     check_input_size,
     model_config,
     official_augmentation,
-    seed_cosine,
-    seed_step,
     warmup_cosine,
+    yolox_pytorch_cosine,
+    yolox_pytorch_step,
 )
 
 NOMINAL_BATCH_SIZE = 64
 """The batch that `learning_rate` is for."""
+
+_BY_EPOCH = {
+    "yolox_pytorch_cosine": yolox_pytorch_cosine,
+    "yolox_pytorch_step": yolox_pytorch_step,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +41,14 @@ class Recipe:
     learning_rate: float = 0.01
     """For a batch of 64 images; it is scaled to the batch size."""
     momentum: float = 0.9
-    """Of sgd, and the first beta of adamw; the seed has 0.937."""
+    """Of sgd, and the first beta of adamw; yolox-pytorch has 0.937."""
     weight_decay: float = 5e-4
     """Of the weights of convolutions."""
     max_grad_norm: float | None = None
     """Longer gradients are shortened to this norm. Without it: never."""
-    schedule: Literal["official", "seed_cosine", "seed_step"] = "official"
-    """How the learning rate goes: per step as in YOLOX, or per epoch as in the seed tutorial."""
+    schedule: Literal["official", "yolox_pytorch_cosine", "yolox_pytorch_step"] = "official"
+    """How the learning rate goes: per step as in YOLOX, or per epoch as in bubbliiiing's
+    yolox-pytorch."""
     warmup_epochs: int = 5
     """Epochs in which the official learning rate rises."""
     no_aug_epochs: int = 15
@@ -56,9 +62,9 @@ class Recipe:
     """Whether the batches change their size every ten steps."""
     freeze_epochs: int = 0
     """Epochs at the start in which the weights of backbone and neck stay as they are, for
-    fine-tuning; the statistics of their BatchNorm follow the images, as in the seed."""
-    rule: Literal["official", "seed"] = "official"
-    """Whose label assignment."""
+    fine-tuning; the statistics of their BatchNorm follow the images, as in yolox-pytorch."""
+    rule: Literal["official", "yolox_pytorch"] = "official"
+    """Whose label assignment: that of YOLOX or of bubbliiiing's yolox-pytorch."""
     sync_batchnorm: bool = False
     """Whether the workers share BatchNorm's statistics; for few images per GPU."""
     eval_every: int = 10
@@ -122,8 +128,9 @@ class Recipe:
         """Learning rate of a step, counted from 0 over all epochs."""
         base_lr = self.learning_rate * self.batch_size / NOMINAL_BATCH_SIZE
         if self.schedule != "official":
-            of_epoch = seed_cosine if self.schedule == "seed_cosine" else seed_step
-            return of_epoch(step // steps_per_epoch, base_lr=base_lr, total_epochs=self.epochs)
+            epoch = step // steps_per_epoch
+            of_epoch = _BY_EPOCH[self.schedule]
+            return of_epoch(epoch, base_lr=base_lr, total_epochs=self.epochs)
         return warmup_cosine(
             step,
             base_lr=base_lr,

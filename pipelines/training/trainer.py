@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipelines.errors import TrainingDivergedError
 from pipelines.training import process_group
 from pipelines.training.augmenter import BatchAugmenter
-from pipelines.training.data import Batch
+from pipelines.training.loader import Batch
+from pipelines.training.metrics import EpochResult
 from pipelines.training.recipe import Recipe
 from yolox_core import (
     YOLOX,
@@ -32,35 +34,6 @@ from yolox_core import (
 
 MAX_SKIPPED_IN_A_ROW = 10
 """Steps without a finite loss and gradient after which a run is given up."""
-
-
-class TrainingDivergedError(RuntimeError):
-    """The loss is no longer finite, and no step could mend it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochResult:
-    """What one epoch did. Losses are means over its steps, on one worker or on all."""
-
-    epoch: int
-    """Counted from 1."""
-    loss: float
-    loss_iou: float
-    loss_objectness: float
-    loss_class: float
-    loss_l1: float
-    num_foreground: float
-    """Anchor points that were assigned to a target, per step."""
-    learning_rate: float
-    """Of the last step."""
-    skipped_steps: int
-    """Steps whose loss or gradient was not finite."""
-    images: int
-    seconds: float
-    wait_seconds: float
-    """Of them, those spent waiting for a batch."""
-    gpu_memory_bytes: int
-    """The most that torch held at once so far; 0 on a CPU."""
 
 
 @dataclass

@@ -12,21 +12,17 @@ import torch
 from ray.train.torch import get_device
 
 from pipelines.detectors import DetectorSettings, read_checkpoint
-from pipelines.errors import InputError, RunStoppedError
+from pipelines.errors import InputError, RunStoppedError, TrainingDivergedError
 from pipelines.evaluation import Evaluation
 from pipelines.storage import Folder
 from pipelines.training import process_group
 from pipelines.training.config import TrainingConfig, settings_json
-from pipelines.training.data import (
-    MAX_PIXELS,
-    BatchLoader,
-    TrainingData,
-    epoch_rows,
-    steps_per_epoch,
-)
-from pipelines.training.log import TrainingLog, WorkerReport
+from pipelines.training.data import MAX_PIXELS, TrainingData
+from pipelines.training.loader import BatchLoader, epoch_rows, steps_per_epoch
+from pipelines.training.log import TrainingLog
+from pipelines.training.metrics import WorkerReport
 from pipelines.training.state import StateStore
-from pipelines.training.trainer import Trainer, TrainingDivergedError
+from pipelines.training.trainer import Trainer
 from pipelines.training.validation import validate
 from yolox_core import (
     YOLOX,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from yolox_core import (
     OFFICIAL_RULE,
-    SEED_RULE,
+    YOLOX_PYTORCH_RULE,
     AnchorPoints,
     Assignment,
     AssignmentRule,
@@ -22,7 +22,7 @@ from yolox_core import (
 from yolox_core.anchors import flatten_levels
 from yolox_core.simota import find_candidates, is_finite, put_points, take_points
 
-RULES = {"official": OFFICIAL_RULE, "seed": SEED_RULE}
+RULES = {"official": OFFICIAL_RULE, "seed": YOLOX_PYTORCH_RULE}
 CASES = ["s128_nc1_single", "s128_nc3", "s128_nc3_empty", "s416_nc3"]
 SIZE = 128
 NUM_POINTS = 16 * 16 + 8 * 8 + 4 * 4
@@ -160,8 +160,8 @@ def test_padding_rows_change_nothing_wherever_they_are() -> None:
     p, targets = random_predictions(), random_targets(3)
     padded = torch.zeros(1, 6, 5)
     padded[:, [0, 2, 5]] = targets
-    moved = simota_assign(*p, padded, SEED_RULE)
-    tight = simota_assign(*p, targets, SEED_RULE)
+    moved = simota_assign(*p, padded, YOLOX_PYTORCH_RULE)
+    tight = simota_assign(*p, targets, YOLOX_PYTORCH_RULE)
     assert moved.foreground.equal(tight.foreground)
     assert moved.targets[moved.foreground].equal(tight.targets[tight.foreground])
 
@@ -219,9 +219,9 @@ def test_nan_boxes_everywhere_match_nothing() -> None:
 @pytest.mark.parametrize("column", range(5))
 def test_a_nan_target_matches_nothing_and_leaves_the_others_alone(column: int) -> None:
     p, targets = random_predictions(), random_targets(3)
-    expected = simota_assign(*p, targets[:, [0, 2]], SEED_RULE)
+    expected = simota_assign(*p, targets[:, [0, 2]], YOLOX_PYTORCH_RULE)
     targets[0, 1, column] = torch.nan
-    found = simota_assign(*p, targets, SEED_RULE)
+    found = simota_assign(*p, targets, YOLOX_PYTORCH_RULE)
     assert found.foreground.equal(expected.foreground)
     assert 1 not in rows_of(found)
 
@@ -240,7 +240,10 @@ def test_among_equal_costs_the_lowest_anchor_index_is_taken(rule: AssignmentRule
 
 def test_two_identical_targets_share_one_point_which_goes_to_the_first() -> None:
     targets = torch.tensor([[[0.0, 60, 60, 1, 1], [0, 60, 60, 1, 1]]])
-    assert set(rows_of(simota_assign(*random_predictions(), targets, SEED_RULE))) == {-1, 0}
+    assert set(rows_of(simota_assign(*random_predictions(), targets, YOLOX_PYTORCH_RULE))) == {
+        -1,
+        0,
+    }
 
 
 def test_fewer_anchor_points_than_ten_are_enough() -> None:
@@ -253,9 +256,9 @@ def test_half_precision_predictions_are_matched_in_float32() -> None:
     p, targets = random_predictions(batch=2), random_targets(3, 9)
     half = Predictions(*(column.half() for column in p[:3]), p.points)
     wide = Predictions(*(column.float() for column in half[:3]), p.points)
-    found = simota_assign(*half, targets, SEED_RULE)
+    found = simota_assign(*half, targets, YOLOX_PYTORCH_RULE)
     assert found.iou.dtype == torch.float32
-    assert rows_of(found, 1) == rows_of(simota_assign(*wide, targets, SEED_RULE), 1)
+    assert rows_of(found, 1) == rows_of(simota_assign(*wide, targets, YOLOX_PYTORCH_RULE), 1)
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)

@@ -4,17 +4,7 @@ All randomness comes from the generator given, so that a run can be repeated. B 
 targets, N = the canvases that an image's mosaic and mixup may be made of.
 """
 
-from yolox_core.augment.batch import augment_batch, horizontal_flip
-from yolox_core.augment.colour import hsv_jitter
-from yolox_core.augment.multiscale import multiscale_size, resize_batch
-from yolox_core.augment.settings import Augmentation, official_augmentation
+import lazy_loader
 
-__all__ = [
-    "Augmentation",
-    "augment_batch",
-    "horizontal_flip",
-    "hsv_jitter",
-    "multiscale_size",
-    "official_augmentation",
-    "resize_batch",
-]
+# A name is imported when it is asked for: who parses flags need not wait for torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,7 +7,7 @@ from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 
 from pipelines.training.curves import draw_curves, tensorboard_events
-from pipelines.training.log import EpochRow
+from pipelines.training.metrics import EpochRow
 
 ROW = EpochRow(
     epoch=1,

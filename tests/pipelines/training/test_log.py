@@ -9,8 +9,8 @@ from pipelines.evaluation.coco import Evaluation, evaluate
 from pipelines.photos.errors import ErrorKind, ImageError
 from pipelines.storage.folder import Folder
 from pipelines.tables.schema import DETECTIONS
-from pipelines.training.log import TrainingLog, WorkerReport
-from pipelines.training.trainer import EpochResult
+from pipelines.training.log import TrainingLog
+from pipelines.training.metrics import EpochResult, WorkerReport
 
 
 def report_of(

@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.detectors.checkpoint import read_checkpoint
 from pipelines.errors import InputError
+from pipelines.storage import read_bytes
 from pipelines.storage.folder import Folder
 from pipelines.training.publishing import publish
 from yolox_core import CheckpointError, load_checkpoint
@@ -18,7 +19,7 @@ FACTS = {"ap": 0.4, "recipe": {"epochs": 300}}
 
 def test_what_is_published_is_the_checkpoint(tmp_path: Path, tiny_checkpoint: bytes) -> None:
     weights_uri, _ = publish(tiny_checkpoint, Folder(str(tmp_path / "out")), FACTS)
-    published, data = read_checkpoint(weights_uri)
+    published, data = read_checkpoint(weights_uri), read_bytes(weights_uri)
     original = load_checkpoint(io.BytesIO(tiny_checkpoint))
     assert data == (tmp_path / "out/model.safetensors").read_bytes()
     assert published.class_names == original.class_names == ("cat", "dog", "bird")
@@ -57,7 +58,7 @@ def test_a_model_is_published_to_s3_and_read_from_there(
     folder = Folder(f"s3://{bucket.name}/models/shapes")
     uris = publish(tiny_checkpoint, folder, FACTS)
     assert uris == [f"{folder.uri}/model.safetensors", f"{folder.uri}/model.json"]
-    published, data = read_checkpoint(uris[0])
+    published, data = read_checkpoint(uris[0]), read_bytes(uris[0])
     assert published.class_names == ("cat", "dog", "bird")
     card = json.loads(folder.read("model.json"))
     assert card["weights_sha256"] == hashlib.sha256(data).hexdigest() == published.sha256

@@ -12,12 +12,12 @@ from pipelines.datasets import read_training_table
 from pipelines.datasets.shapes import CLASS_NAMES
 from pipelines.detectors.contract import DetectorSettings, LabelledImage
 from pipelines.detectors.yolox import YoloxDetector
-from pipelines.errors import InputError, RunStoppedError
+from pipelines.errors import InputError, RunStoppedError, TrainingDivergedError
 from pipelines.storage.folder import Folder
 from pipelines.training.config import TrainingConfig
+from pipelines.training.fit import TrainingSummary
 from pipelines.training.preview import write_preview
-from pipelines.training.run import TrainingSummary, train_detector
-from pipelines.training.trainer import TrainingDivergedError
+from pipelines.training.run import train_detector
 from pipelines.training.worker import _Worker, refuse_other_positions, start_model
 from tests.conftest import write_training_shapes
 from yolox_core import load_checkpoint, save_checkpoint

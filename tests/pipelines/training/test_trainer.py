@@ -10,12 +10,19 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from pipelines.errors import TrainingDivergedError
 from pipelines.training import process_group
 from pipelines.training import trainer as trainer_module
-from pipelines.training.data import Batch
+from pipelines.training.loader import Batch
 from pipelines.training.recipe import Recipe
-from pipelines.training.trainer import Trainer, TrainingDivergedError, precision_of
-from yolox_core import build_model, load_checkpoint, seed_cosine, seed_step, warmup_cosine
+from pipelines.training.trainer import Trainer, precision_of
+from yolox_core import (
+    build_model,
+    load_checkpoint,
+    warmup_cosine,
+    yolox_pytorch_cosine,
+    yolox_pytorch_step,
+)
 
 RECIPE = Recipe(
     preset="nano",
@@ -86,9 +93,10 @@ def test_the_learning_rate_follows_warmup_cosine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "rate_of_epoch"), [("seed_cosine", seed_cosine), ("seed_step", seed_step)]
+    ("schedule", "rate_of_epoch"),
+    [("yolox_pytorch_cosine", yolox_pytorch_cosine), ("yolox_pytorch_step", yolox_pytorch_step)],
 )
-def test_the_schedules_of_the_seed_go_by_epochs(
+def test_the_schedules_of_yolox_pytorch_go_by_epochs(
     schedule: str, rate_of_epoch: Callable[..., float]
 ) -> None:
     recipe = dataclasses.replace(RECIPE, schedule=schedule)

@@ -1,0 +1,88 @@
+"""The front door: `yolox-ray`, or `python -m jobs`, lists the jobs and hands over to one."""
+
+import ast
+import importlib
+import os
+import sys
+from argparse import ArgumentParser
+from difflib import get_close_matches
+from importlib.metadata import version
+from pathlib import Path
+
+import argcomplete
+
+from jobs.cli import exit_on_input_error
+from pipelines.errors import InputError
+
+
+@exit_on_input_error
+def main() -> None:
+    if "_ARGCOMPLETE" in os.environ:
+        complete(os.environ["COMP_LINE"].split()[1:])
+    match sys.argv[1:]:
+        case [] | ["-h" | "--help", *_]:
+            print(overview())
+        case ["--version", *_]:
+            print(version("yolox-ray"))
+        case [job, *args]:
+            run(job, args)
+
+
+def overview() -> str:
+    """Every job with a line of what it does."""
+    jobs = purposes()
+    width = max(map(len, jobs))
+    lines = [f"  {job:{width}}  {purpose}" for job, purpose in jobs.items()]
+    return "\n".join(
+        [
+            "usage: yolox-ray JOB [FLAGS]   (or: python -m jobs.JOB [FLAGS])",
+            "",
+            *lines,
+            "",
+            "yolox-ray JOB --help lists its flags.",
+        ]
+    )
+
+
+def purposes() -> dict[str, str]:
+    """The first line of each job's docstring, by its name; no job is imported for it."""
+    trees = {path.stem: ast.parse(path.read_text()) for path in Path(__file__).parent.glob("*.py")}
+    return {
+        name: (ast.get_docstring(tree) or "").partition("\n")[0]
+        for name, tree in sorted(trees.items())
+        if not name.startswith("_") and _has_main(tree)
+    }
+
+
+def _has_main(module: ast.Module) -> bool:
+    return any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in module.body)
+
+
+def run(job: str, args: list[str]) -> None:
+    """Run a job as if it had been started by itself.
+
+    Raises:
+        InputError: there is no such job.
+    """
+    jobs = list(purposes())
+    if job not in jobs:
+        near = get_close_matches(job, jobs, n=2)
+        meant = f"did you mean {' or '.join(near)}? " if near else ""
+        raise InputError(f"there is no job {job!r}: {meant}there are {', '.join(jobs)}")
+    program = Path(sys.argv[0]).name
+    sys.argv = [f"python -m jobs.{job}" if program == "__main__.py" else f"{program} {job}", *args]
+    importlib.import_module(f"jobs.{job}").main()
+
+
+def complete(words: list[str]) -> None:
+    """Answer a shell that asks, by argcomplete's protocol, how the words go on; then exit."""
+    if words and words[0] in purposes():
+        os.environ["_ARGCOMPLETE"] = "2"  # the word at which the job's own ones begin
+        run(words[0], [])
+    parser = ArgumentParser()
+    parser.add_argument("job", choices=list(purposes()))
+    argcomplete.autocomplete(parser)
+
+
+if __name__ == "__main__":
+    main()
