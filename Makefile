@@ -1,8 +1,8 @@
-# make demo | make test | make check — each makes .venv first if it is not there.
+# make demo | make test | make check | make soak — each makes .venv first if it is not there.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check install
+.PHONY: demo test check lint soak install
 
 install: .venv/installed
 
@@ -17,8 +17,12 @@ demo: install
 test: install
 	$(BIN)/pytest
 
-check: install
+lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+
+check: lint test
+
+soak: install
+	$(BIN)/pytest -m "soak or not soak"

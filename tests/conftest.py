@@ -6,6 +6,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +48,11 @@ _bucket_numbers = itertools.count()
 def pytest_report_header() -> str:
     # Here, for pytest asks only the topmost conftest.py for it where no folder is named.
     return f"moments of the faults: FAULT_SEED={FAULT_SEED}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts Rays of its own comes first, before this process is in one (`no_ray_here`)."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 class _AnyCharacter(RegexConverter):
@@ -130,6 +137,51 @@ def write_training_shapes(folder: Path, num_images: int) -> pa.Table:
     table = generate_archive(folder, num_images, 3, str(folder / "images"))
     write_training_table(str(folder / "truth.parquet"), table)
     return table
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A training by `python -m jobs.train`: its folder has truth.parquet, images and run."""
+
+    folder: Path
+    settings: dict[str, Any]
+    told: str
+    """What it printed."""
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """Five epochs on two workers, with all that is random; one of 44 photos is none any more."""
+    folder = tmp_path_factory.mktemp("trained")
+    table = write_training_shapes(folder, 44)
+    Path(table["image_uri"][5].as_py()).write_bytes(b"<html>")
+    settings = {
+        "train": str(folder / "truth.parquet"),
+        "val": str(folder / "truth.parquet"),
+        "output": str(folder / "run"),
+        "preset": "nano",
+        "input_size": 64,
+        "epochs": 5,
+        "batch_size": 4,
+        "learning_rate": 0.16,
+        "warmup_epochs": 0,
+        "no_aug_epochs": 1,
+        "mosaic": 0.7,
+        "mixup": 0.5,
+        "eval_every": 2,
+        "num_workers": 2,
+    }
+    return TrainedRun(folder, settings, told_by_training(settings))
+
+
+def told_by_training(settings: dict[str, Any]) -> str:
+    """What `python -m jobs.train` prints, which must end well."""
+    flags = [f"--{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, "-m", "jobs.train", *flags]
+    told = subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=600
+    )
+    return told.stdout
 
 
 class Bucket:

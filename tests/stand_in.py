@@ -16,7 +16,7 @@ import numpy as np
 
 from pipelines.detectors.contract import DetectorSettings, LabelledImage
 
-SLOW_S = 0.1
+SLOW_S = 0.2
 """What a body that begins with SLOW takes."""
 
 

@@ -202,6 +202,17 @@ def test_an_addition_touches_three_files_at_most_and_they_are_there() -> None:
         assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+def test_every_fault_in_the_documentation_names_a_test_that_exists() -> None:
+    text = (ROOT / "docs/reliability.md").read_text()
+    path, named = "", []
+    for found, test in re.findall(r"`(…|[\w/]+\.py)::(\w+)`", text):
+        path = path if found == "…" else found
+        named.append((path, test))
+    assert len(named) > 25
+    missing = [n for n in named if f"def {n[1]}(" not in (ROOT / "tests" / n[0]).read_text()]
+    assert missing == []
+
+
 def test_the_readme_names_only_make_targets_that_exist() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`make (\w+)`", README)) <= targets

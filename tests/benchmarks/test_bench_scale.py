@@ -54,6 +54,7 @@ def test_a_source_lists_as_many_images_as_it_was_asked_for(tmp_path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.soak
 def test_the_benchmark_prints_what_it_promises_and_every_image_has_one_row(
     capsys, monkeypatch
 ) -> None:

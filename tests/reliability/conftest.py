@@ -13,13 +13,13 @@ from tests.conftest import FAULT_SEED
 from tests.reliability import harness
 from tests.reliability.harness import ROOT, RUN, Files, Job, Rows
 
-_MOMENTS_IN_SHORT = 2
+_MOMENTS_IN_SHORT = 1
 _MOMENTS_IN_SOAK = 20
 _numbers = itertools.count()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test with the argument `chance` is run at two random moments, with -m soak at twenty."""
+    """A test with the argument `chance` is run at a random moment, with -m soak at twenty."""
     if "chance" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("moments")
         in_short, in_soak = marker.args if marker else (_MOMENTS_IN_SHORT, _MOMENTS_IN_SOAK)

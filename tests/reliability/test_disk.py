@@ -18,7 +18,7 @@ def small_disk(tmp_path: Path, chance: random.Random) -> Iterator[Path]:
     """A file system of its own, which holds some of the parts."""
     folder = tmp_path / "small"
     folder.mkdir()
-    size = f"size={chance.randrange(200, 400)}k"
+    size = f"size={chance.randrange(150, 250)}k"
     command = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
     if os.getuid() or subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("needs the right to mount a tmpfs")

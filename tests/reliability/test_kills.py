@@ -66,88 +66,33 @@ def _holds(job: Job, unbroken: Rows) -> None:
     assert rows_of(files, copy) == unbroken
 
 
-def test_a_driver_killed_by_sigkill(
-    job: Job, unbroken: Rows, chance: random.Random, faulty_s3: FaultyS3
-) -> None:
-    process, files = _started(job, chance, faulty_s3)
+def _kill(job: Job, process: Process, files: Files, faulty_s3: FaultyS3) -> None:
+    """SIGKILL to the driver; what it had committed stays."""
     process.kill()
     faulty_s3.clear()
     committed = files.parts()
     job.finish()
     assert set(committed) <= set(files.parts())
-    _holds(job, unbroken)
 
 
-@pytest.mark.moments(1, 10)  # for each of the two signals
-@pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")]
-)
-def test_a_run_that_is_asked_to_stop_says_how_to_go_on(
-    job: Job,
-    unbroken: Rows,
-    chance: random.Random,
-    faulty_s3: FaultyS3,
-    number: int,
-    code: int,
-    word: str,
+def _ask_to_stop(
+    process: Process, files: Files, faulty_s3: FaultyS3, number: signal.Signals
 ) -> None:
-    process, files = _started(job, chance, faulty_s3, range(1, NUM_PARTS))
-    # A terminal's Ctrl-C goes to all processes of its group.
+    """SIGTERM, or Ctrl-C, which a terminal sends to all processes of the group."""
     process.signal(number, group=number == signal.SIGINT)
-    assert process.wait() == code
+    assert process.wait() == 128 + number
     faulty_s3.clear()
-    assert f"stopped by {word}. What is written is safe; the same command goes on" in (
-        process.errors()
-    )
+    word = "Ctrl-C" if number == signal.SIGINT else number.name
+    told = f"stopped by {word}. What is written is safe; the same command goes on"
+    assert told in process.errors()
     assert f"runs/{RUN}.lease" not in files.names()
     assert b'"status": "stopped"' in files.read(f"runs/{RUN}.json")
-    job.finish()
-    _holds(job, unbroken)
 
 
-@pytest.mark.moments(1, 1)
-def test_ctrl_c_with_a_local_ray_says_how_to_go_on(
-    job: Job, unbroken: Rows, chance: random.Random, faulty_s3: FaultyS3
+def _kill_writer_between_its_two_files(
+    process: Process, files: Files, faulty_s3: FaultyS3, held: tuple[str, Hold]
 ) -> None:
-    ray_address = job.environment.pop("RAY_ADDRESS")
-    process, _ = _started(job, chance, faulty_s3, range(1, NUM_PARTS))
-    # To the local Ray, too, which must not die of it before the run has said how to go on.
-    process.signal(signal.SIGINT, group=True)
-    assert process.wait() == 130
-    faulty_s3.clear()
-    assert "stopped by Ctrl-C. What is written is safe; the same command goes on" in (
-        process.errors()
-    )
-    job.environment["RAY_ADDRESS"] = ray_address
-    job.finish()
-    _holds(job, unbroken)
-
-
-def test_a_detector_actor_killed_by_sigkill(
-    job: Job, unbroken: Rows, chance: random.Random
-) -> None:
-    process = job.start()
-    kill_one("ray::MapWorker(MapBatches(DetectStage))", chance, within_s=DETECTING_S)
-    assert process.wait() == 0, process.errors()
-    _holds(job, unbroken)
-
-
-def test_a_detector_s_own_process_killed_by_sigkill(
-    job: Job, unbroken: Rows, chance: random.Random
-) -> None:
-    process = job.start()
-    kill_one("-m pipelines.detectors.fork_server", chance, within_s=DETECTING_S)
-    assert process.wait() == 0, process.errors()
-    _holds(job, unbroken)
-
-
-def test_a_writer_killed_between_its_two_files(
-    job: Job, unbroken: Rows, chance: random.Random, faulty_s3: FaultyS3
-) -> None:
-    hold = Hold()
-    part = f"run={RUN}/part-{chance.randrange(NUM_PARTS):08d}.parquet"
-    faulty_s3.add(Rule(hold, method="PUT", key=f"*/images/*/{part}", times=1))
-    process, files = job.start(), Files(job.table)
+    part, hold = held
     assert hold.reached.wait(PATIENCE_S), process.errors()
     assert any(name.endswith(part) for name in files.names("detections/"))
     assert not any(name.endswith(part) for name in files.names("images/"))
@@ -156,36 +101,129 @@ def test_a_writer_killed_between_its_two_files(
     for writer in writers:
         os.kill(writer, signal.SIGKILL)
     faulty_s3.clear()  # the request of the dead is never carried out
+
+
+def _held_part(
+    faulty_s3: FaultyS3, chance: random.Random, times: int | None = None
+) -> tuple[str, Hold]:
+    """A part whose commit is held back."""
+    part, hold = f"run={RUN}/part-{chance.randrange(NUM_PARTS):08d}.parquet", Hold()
+    faulty_s3.add(Rule(hold, method="PUT", key=f"*/images/*/{part}", times=times))
+    return part, hold
+
+
+def _start_again_is_refused(job: Job, process: Process) -> None:
+    second = job.start()
+    assert second.wait() == 2
+    assert f"run '{RUN}' is being labelled by process {process.pid} on " in second.errors()
+
+
+ACTOR = "ray::MapWorker(MapBatches(DetectStage))"
+OWN_PROCESS = "-m pipelines.detectors.fork_server"
+
+
+def test_a_run_goes_on_after_its_actor_its_detector_s_process_and_its_writer_were_killed(
+    job: Job, unbroken: Rows, chance: random.Random, faulty_s3: FaultyS3
+) -> None:
+    held = _held_part(faulty_s3, chance, times=1)
+    process, files = job.start(), Files(job.table)
+    kill_one(ACTOR, chance, within_s=DETECTING_S)
+    kill_one(OWN_PROCESS, chance, within_s=DETECTING_S)
+    _kill_writer_between_its_two_files(process, files, faulty_s3, held)
     assert process.wait() == 0, process.errors()
     _holds(job, unbroken)
 
 
+def test_a_run_goes_on_each_time_that_it_was_stopped_killed_and_started_elsewhere(
+    job: Job, unbroken: Rows, chance: random.Random, faulty_s3: FaultyS3, tmp_path: Path
+) -> None:
+    process, files = _started(job, chance, faulty_s3, range(1, 4))
+    _start_again_is_refused(job, process)
+    _ask_to_stop(process, files, faulty_s3, signal.SIGTERM)
+    ray_address = job.environment.pop("RAY_ADDRESS")
+    process, files = _started(job, chance, faulty_s3, range(4, 7))
+    # To the local Ray, too, which must not die of it before the run has said how to go on.
+    _ask_to_stop(process, files, faulty_s3, signal.SIGINT)
+    job.environment["RAY_ADDRESS"] = ray_address
+    process, files = _started(job, chance, faulty_s3, range(7, NUM_PARTS))
+    _be_elsewhere(job, tmp_path)
+    _kill(job, process, files, faulty_s3)
+    _holds(job, unbroken)
+
+
+@pytest.mark.moments(0, 20)
+def test_a_driver_killed_by_sigkill(
+    job: Job, unbroken: Rows, chance: random.Random, faulty_s3: FaultyS3
+) -> None:
+    process, files = _started(job, chance, faulty_s3)
+    _kill(job, process, files, faulty_s3)
+    _holds(job, unbroken)
+
+
+@pytest.mark.moments(0, 10)  # for each of the two signals
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_run_that_is_asked_to_stop_says_how_to_go_on(
+    job: Job,
+    unbroken: Rows,
+    chance: random.Random,
+    faulty_s3: FaultyS3,
+    number: signal.Signals,
+) -> None:
+    process, files = _started(job, chance, faulty_s3, range(1, NUM_PARTS))
+    _ask_to_stop(process, files, faulty_s3, number)
+    job.finish()
+    _holds(job, unbroken)
+
+
+@pytest.mark.moments(0, 20)
+@pytest.mark.parametrize("victim", [ACTOR, OWN_PROCESS], ids=["actor", "its own process"])
+def test_a_detector_killed_by_sigkill(
+    job: Job, unbroken: Rows, chance: random.Random, victim: str
+) -> None:
+    process = job.start()
+    kill_one(victim, chance, within_s=DETECTING_S)
+    assert process.wait() == 0, process.errors()
+    _holds(job, unbroken)
+
+
+@pytest.mark.moments(0, 20)
+def test_a_writer_killed_between_its_two_files(
+    job: Job, unbroken: Rows, chance: random.Random, faulty_s3: FaultyS3
+) -> None:
+    held = _held_part(faulty_s3, chance, times=1)
+    process, files = job.start(), Files(job.table)
+    _kill_writer_between_its_two_files(process, files, faulty_s3, held)
+    assert process.wait() == 0, process.errors()
+    _holds(job, unbroken)
+
+
+@pytest.mark.moments(0, 20)
 def test_two_starts_of_one_run_at_once(
     job: Job, unbroken: Rows, chance: random.Random, faulty_s3: FaultyS3
 ) -> None:
-    hold = Hold()  # so that the first is not done before the second has begun
-    part = f"run={RUN}/part-{chance.randrange(NUM_PARTS):08d}.parquet"
-    faulty_s3.add(Rule(hold, method="PUT", key=f"*/images/*/{part}"))
+    _, hold = _held_part(faulty_s3, chance)  # so that the first is not done before the second
     process = job.start()
     assert hold.reached.wait(PATIENCE_S), process.errors()
-    second = job.start()
-    assert second.wait() == 2
-    assert f"run '{RUN}' is being labelled by process {process.pid} on " in second.errors()
+    _start_again_is_refused(job, process)
     hold.release()
     assert process.wait() == 0, process.errors()
     _holds(job, unbroken)
 
 
+def _be_elsewhere(job: Job, folder: Path) -> None:
+    """Let the job be started in another folder, under another host name."""
+    job.cwd = folder
+    if shutil.which("unshare"):
+        job.prefix = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh")
+
+
+@pytest.mark.moments(0, 20)
 def test_started_killed_and_started_elsewhere(
     job: Job, unbroken: Rows, chance: random.Random, faulty_s3: FaultyS3, tmp_path: Path
 ) -> None:
-    process, _ = _started(job, chance, faulty_s3)
-    process.kill()
-    faulty_s3.clear()
-    job.cwd = tmp_path
-    if shutil.which("unshare"):
-        job.prefix = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh")
-    job.finish()
+    process, files = _started(job, chance, faulty_s3)
+    _be_elsewhere(job, tmp_path)
+    _kill(job, process, files, faulty_s3)
     _holds(job, unbroken)
 
 
@@ -204,7 +242,7 @@ def another_boot(tmp_path: Path) -> Sequence[str]:
     return command
 
 
-@pytest.mark.moments(1, 1)  # for it waits
+@pytest.mark.moments(0, 1)  # for it waits for half a minute
 def test_started_killed_and_started_on_another_machine(
     job: Job,
     unbroken: Rows,

@@ -22,6 +22,7 @@ def three_nodes(s3_endpoint: str, no_ray_here: None) -> Iterator[Cluster]:
     cluster.shutdown()
 
 
+@pytest.mark.moments(0, 20)
 def test_a_node_that_is_removed(
     job: Job, unbroken: Rows, chance: random.Random, three_nodes: Cluster
 ) -> None:

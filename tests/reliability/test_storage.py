@@ -25,6 +25,7 @@ from tests.reliability.harness import IMAGES, NUM_IMAGES, RUN, Files, Job, Rows,
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
+@pytest.mark.moments(0, 20)
 def test_thirty_per_cent_of_failing_requests_cost_time_only(
     job: Job, unbroken: Rows, faulty_s3: FaultyS3, chance: random.Random
 ) -> None:
@@ -77,7 +78,8 @@ def test_a_storage_that_hardly_answers_stops_the_run_before_it_fails_the_archive
     job: Job, unbroken: Rows, faulty_s3: FaultyS3
 ) -> None:
     faulty_s3.add(Rule(slow_down, method="GET", key="photos/*", share=0.6))
-    job.flags = ["--max_retries_per_image=0.01"]
+    # Parts are counted whole: of few images each, they would take as many slow retries in turn.
+    job.flags = ["--max_retries_per_image=0.01", "--images_per_part=32"]
     process = job.start()
     assert process.wait() == 1
     assert "had to be repeated, more than max_retries_per_image=0.01" in process.errors()

@@ -1,8 +1,3 @@
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -14,7 +9,6 @@ from pipelines.errors import InputError
 from pipelines.evaluation.coco import evaluate
 from pipelines.labelling.config import LabellingConfig
 from pipelines.labelling.run import LabellingSummary, label_images
-from pipelines.storage.folder import Folder
 from pipelines.tables import runs
 from pipelines.tables.ledger import Ledger
 from pipelines.tables.query import open_table, run_query
@@ -89,47 +83,6 @@ def test_a_source_whose_only_image_is_bad_is_a_complete_run(
     assert summary.ledger.failed_by_kind == {"not_an_image": 1}
     assert summary.record.status == runs.COMPLETE
     assert _rows(table, "detections") == []
-
-
-def test_a_killed_run_goes_on_and_ends_like_an_unbroken_one(
-    tmp_path, checkpoint, local_ray
-) -> None:
-    source = _photos(tmp_path / "photos", 200)
-    broken, unbroken = str(tmp_path / "broken"), str(tmp_path / "unbroken")
-    flags = {"source": str(source), "checkpoint": checkpoint, "run": "night"}
-    settings = {"score_threshold": 0.00005, "batch_size": 2, "images_per_part": 4}
-    command = [sys.executable, "-m", "jobs.label", f"--table={broken}"]
-    command += [f"--{name}={value}" for name, value in (flags | settings).items()]
-    driver = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
-    _wait_for_parts(Folder(broken), 2)
-    os.killpg(driver.pid, signal.SIGKILL)
-    assert driver.wait(timeout=60) == -signal.SIGKILL
-    committed = _wait_until_quiet(Folder(broken))
-
-    resumed = label_images(LabellingConfig(table=broken, **flags, **settings))
-    assert resumed.record.attempts == 2
-    assert 0 < resumed.labelled_now < 200  # the first attempt's rows are not done again
-    assert set(committed) <= set(Folder(broken).list("images"))
-    label_images(LabellingConfig(table=unbroken, **flags, **settings))
-    for view in ("images", "detections"):
-        assert _rows(broken, view) == _rows(unbroken, view)
-    assert label_images(LabellingConfig(table=broken, **flags, **settings)).labelled_now == 0
-
-
-def _wait_for_parts(table: Folder, count: int) -> None:
-    deadline = time.monotonic() + 120
-    while len(table.list("images")) < count:
-        assert time.monotonic() < deadline, "the driver wrote nothing"
-        time.sleep(0.05)
-
-
-def _wait_until_quiet(table: Folder) -> list[str]:
-    """What is committed once the killed driver's workers are gone too, which takes Ray a moment."""
-    committed: list[str] = []
-    while committed != (found := table.list("images")):
-        committed = found
-        time.sleep(3)
-    return committed
 
 
 def test_the_official_nano_weights_reach_their_ap_through_the_tables(
