@@ -1,9 +1,9 @@
 from . import runs
 from .audit import AuditConfig, RunAudit, audit_table
+from .commits import delete_leftovers, remaining_parts
 from .compaction import CompactionConfig, compact_table
 from .layout import RunFolders, part_name
 from .ledger import Ledger, read_ledger
-from .parts import delete_leftovers, remaining_parts
 from .query import (
     Views,
     open_run,

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 
 import boto3
 import duckdb
@@ -77,9 +78,14 @@ def test_what_cannot_be_read_becomes_a_row_that_says_why(job: Job, faulty_s3: Fa
 def test_a_storage_that_hardly_answers_stops_the_run_before_it_fails_the_archive(
     job: Job, unbroken: Rows, faulty_s3: FaultyS3
 ) -> None:
-    faulty_s3.add(Rule(slow_down, method="GET", key="photos/*", share=0.6))
-    # Parts are counted whole: of few images each, they would take as many slow retries in turn.
-    job.flags = ["--max_retries_per_image=0.01", "--images_per_part=32"]
+    asked = Counter[str]()
+
+    def is_one_of_the_first_two(request: Request) -> bool:
+        asked[request.key] += 1
+        return asked[request.key] <= 2
+
+    faulty_s3.add(Rule(slow_down, method="GET", key="photos/*", when=is_one_of_the_first_two))
+    job.flags = ["--max_retries_per_image=0.01", "--images_per_part=16"]
     process = job.start()
     assert process.wait() == 1
     assert "had to be repeated, more than max_retries_per_image=0.01" in process.errors()

@@ -35,10 +35,11 @@ def test_a_killed_worker_and_a_killed_driver_cost_nothing_but_time(
     wait_until(lambda: not list(train_workers(raylet)))
     done = epochs_done(output)
     wait_until(lambda: epochs_done(output) > done)
+    workers = list(train_workers(raylet))
     os.killpg(driver.pid, signal.SIGKILL)
     told, _ = driver.communicate(timeout=60)
     assert f"going on after {done} epochs and 0 steps" in told
-    wait_until(lambda: not list(train_workers(raylet)))
+    wait_until(lambda: not any(map(command_line, workers)))  # which may be writing a state
     damage_newest_state(output)
 
     told = told_by(start_training(trained_run, output))

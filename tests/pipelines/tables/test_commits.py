@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.storage.folder import Folder
+from pipelines.tables.commits import delete_leftovers, remaining_parts
 from pipelines.tables.layout import RunFolders, part_name
-from pipelines.tables.parts import delete_leftovers, remaining_parts
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The parts of a run: which are left to do, and what killed writers left behind."""
+"""The commits of a run: which of its parts have none yet, and what killed writers left behind."""
 
 import re
 from pathlib import Path
