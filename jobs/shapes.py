@@ -16,7 +16,7 @@ from pipelines import datasets
 class ShapesConfig:
     """Which images to generate."""
 
-    output: Path
+    output: str
     """A local folder."""
     num_images: int = 1500
     """Images with shapes on them, or on some of them none."""
@@ -26,6 +26,8 @@ class ShapesConfig:
     """Further files that cannot be decoded."""
 
     def __post_init__(self) -> None:
+        if "://" in self.output:
+            raise ValueError(f"output={self.output!r}: must be a local folder, for example shapes")
         if self.num_images < 1:
             raise ValueError(f"num_images={self.num_images}: must be at least 1")
         for name in ("seed", "num_broken"):
@@ -36,7 +38,7 @@ class ShapesConfig:
 @exit_on_input_error
 def main() -> None:
     config = parse(ShapesConfig, __doc__)
-    folder = config.output.expanduser().absolute()
+    folder = Path(config.output).expanduser().absolute()
     table = datasets.generate_archive(
         folder, config.num_images, config.seed, str(folder / "images"), config.num_broken
     )
