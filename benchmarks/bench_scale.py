@@ -11,7 +11,6 @@ S3 (an S3 server on this machine, whose own pace that is) are listed apart.
 
 import argparse
 import json
-import logging
 import os
 import tempfile
 import time
@@ -25,8 +24,8 @@ import botocore.session
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from moto.server import ThreadedMotoServer
 
+from benchmarks.local_s3 import local_s3
 from benchmarks.machine import describe_machine
 from benchmarks.memory import DRIVER, Sample, cpu_s, peak_mb, watched_call
 from benchmarks.stand_ins import IMAGE_BYTES, fetch_nothing
@@ -275,23 +274,12 @@ def _time_listing_of_folder(files: int) -> int:
 
 
 def _time_listing_of_s3(files: int) -> int:
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it prints a line per request
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "benchmark",
-        "AWS_SECRET_ACCESS_KEY": "benchmark",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    client = botocore.session.get_session().create_client("s3")
-    client.create_bucket(Bucket="photos")
-    for number in range(files):
-        client.put_object(Bucket="photos", Key=f"2026/IMG_{number:010d}.jpg", Body=b"")
-    rate = _listed_per_second("s3://photos/2026/", files)
-    server.stop()
-    return rate
+    with local_s3():
+        client = botocore.session.get_session().create_client("s3")
+        client.create_bucket(Bucket="photos")
+        for number in range(files):
+            client.put_object(Bucket="photos", Key=f"2026/IMG_{number:010d}.jpg", Body=b"")
+        return _listed_per_second("s3://photos/2026/", files)
 
 
 def _listed_per_second(source: str, files: int) -> int:

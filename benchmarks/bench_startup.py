@@ -11,19 +11,17 @@ A mistake that is not answered by exit code 2, or that leaves a file behind, end
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
-from moto.server import ThreadedMotoServer
 
+from benchmarks.local_s3 import local_s3
 from benchmarks.machine import describe_machine
 from jobs.__main__ import purposes
 from pipelines.datasets import generate_archive, write_training_table
@@ -39,7 +37,7 @@ Commands = Mapping[str, list[str]]
 
 def main() -> None:
     args = _parse_args()
-    with TemporaryDirectory() as folder, _s3_server():
+    with TemporaryDirectory() as folder, local_s3():
         inputs, output = Path(folder, "inputs"), Path(folder, "output")
         truth = generate_archive(inputs, 4, seed=0, uri_prefix=str(inputs / "images"))
         write_training_table(str(inputs / "truth.parquet"), truth)
@@ -140,24 +138,6 @@ def _seconds(command: list[str], output: Path) -> float:
     if ran.returncode != expected or output.exists():
         sys.exit(f"{' '.join(command)}: exit code {ran.returncode}\n{ran.stderr}")
     return seconds
-
-
-@contextmanager
-def _s3_server() -> Iterator[None]:
-    """An S3 server without any bucket, which the standard AWS variables point to."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "benchmark",
-        "AWS_SECRET_ACCESS_KEY": "benchmark",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    try:
-        yield
-    finally:
-        server.stop()
 
 
 if __name__ == "__main__":

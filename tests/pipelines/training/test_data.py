@@ -6,22 +6,10 @@ import pytest
 from pipelines.datasets import training_table, write_training_table
 from pipelines.errors import InputError
 from pipelines.training.data import read_training_data
+from tests.training_rows import row
 
 NAMES = ["cat", "dog"]
 BOX = [[0.0, 0, 8, 8]]
-
-
-def row(image_uri: str, boxes: list[list[float]], class_ids: list[int], **changes: object) -> dict:
-    values = {
-        "image_uri": image_uri,
-        "width": 32,
-        "height": 32,
-        "boxes": boxes,
-        "class_ids": class_ids,
-        "is_crowd": [False] * len(boxes),
-        "areas": [100.0] * len(boxes),
-    }
-    return values | changes
 
 
 def write(path: Path, rows: list[dict], names: list[str] = NAMES) -> str:

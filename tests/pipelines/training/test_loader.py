@@ -11,6 +11,7 @@ from pipelines.errors import RunStoppedError
 from pipelines.photos.errors import ErrorKind, ImageError
 from pipelines.training import loader as loader_module
 from pipelines.training.loader import BatchLoader, epoch_rows
+from tests.training_rows import row
 
 NAMES = ["cat", "dog"]
 BOX = [[0.0, 0, 8, 8]]
@@ -19,19 +20,6 @@ BOX = [[0.0, 0, 8, 8]]
 def write_photo(path: Path, width: int, height: int, grey: int = 50) -> str:
     cv2.imwrite(str(path), np.full((height, width, 3), grey, np.uint8))
     return str(path)
-
-
-def row(image_uri: str, boxes: list[list[float]], class_ids: list[int], **changes: object) -> dict:
-    values = {
-        "image_uri": image_uri,
-        "width": 32,
-        "height": 32,
-        "boxes": boxes,
-        "class_ids": class_ids,
-        "is_crowd": [False] * len(boxes),
-        "areas": [100.0] * len(boxes),
-    }
-    return values | changes
 
 
 def loader_of(rows: list[dict], max_cache_bytes: int = 10**6) -> BatchLoader:
