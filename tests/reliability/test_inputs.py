@@ -36,11 +36,11 @@ def test_a_file_that_kills_the_detector_costs_one_row(job: Job) -> None:
 
 def test_a_run_that_hangs_says_what_each_stage_was_doing(job: Job) -> None:
     job.source = _put("hang", {f"{n}.jpg": b"HANG" if n == 15 else b"image" for n in range(10, 30)})
-    job.flags = ["--stall_timeout=10"]
+    job.flags = ["--stall_timeout=20"]
     process = job.start()
     assert process.wait() == 4, process.errors()
     errors = process.errors()
-    assert "error: nothing has moved for 10 s\n" in errors
+    assert "error: nothing has moved for 20 s\n" in errors
     assert "fetch: idle for " in errors
     assert "detect: part 0 for " in errors
     assert "write: idle for " in errors
