@@ -33,6 +33,9 @@ from pipelines.tables.schema import DETECTIONS, IMAGES, MANIFEST
 from tests.faulty_s3 import FaultyS3
 from yolox_core import build_model, save_checkpoint
 
+# Ray's workers give way to all else (nice 15): beside a busy process they would hardly run at all.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (the name that Ray reads)
+
 # Small tensors gain nothing from a second thread, which waits by spinning where cores are shared.
 torch.set_num_threads(1)
 
