@@ -9,13 +9,11 @@ and more than --max_failed_share of them failed; 4 nothing moved for --stall_tim
 and 143 stopped by Ctrl-C and SIGTERM.
 """
 
-import signal
 import sys
-from types import FrameType
 from typing import NoReturn
 
 from jobs.cli import exit_on_input_error, parse
-from pipelines import cluster, labelling
+from pipelines import cluster, interruption, labelling
 from pipelines.errors import RunStoppedError, StalledError
 
 EXIT_STOPPED = 1
@@ -28,17 +26,11 @@ _GOES_ON = "What is written is safe; the same command goes on with the rest."
 @exit_on_input_error
 def main() -> None:
     config = parse(labelling.LabellingConfig, __doc__)
-    signal.signal(signal.SIGTERM, _terminate)
+    interruption.listen()
     try:
         summary = labelling.label_images(config)
-    except StalledError as error:
-        _leave(f"error: {error}\n{_GOES_ON}", EXIT_STALLED)
-    except RunStoppedError as error:
-        _leave(f"error: {error}. {_GOES_ON}", EXIT_STOPPED)
-    except _Terminated:
-        _leave(f"stopped by SIGTERM. {_GOES_ON}", 128 + signal.SIGTERM)
-    except KeyboardInterrupt:
-        _leave(f"stopped by Ctrl-C. {_GOES_ON}", 128 + signal.SIGINT)
+    except BaseException as error:
+        _leave_with(error)
     print(report(summary))
     if summary.ledger.failed_share > config.max_failed_share:
         print(
@@ -49,12 +41,16 @@ def main() -> None:
         sys.exit(EXIT_TOO_MANY_FAILED)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which is to end a run as Ctrl-C does."""
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise _Terminated
+def _leave_with(error: BaseException) -> NoReturn:
+    """Say how to go on, and exit with the code of the error; others than ours go on their way."""
+    signal = interruption.asked_by()
+    if signal:
+        _leave(f"stopped by {interruption.name_of(signal)}. {_GOES_ON}", 128 + signal)
+    if isinstance(error, StalledError):
+        _leave(f"error: {error}\n{_GOES_ON}", EXIT_STALLED)
+    if isinstance(error, RunStoppedError):
+        _leave(f"error: {error}. {_GOES_ON}", EXIT_STOPPED)
+    raise error
 
 
 def _leave(message: str, code: int) -> NoReturn:

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 import ray.exceptions
 
+from pipelines import interruption
 from pipelines.cluster import ActorPlan
 from pipelines.detectors import DetectorSettings
 from pipelines.errors import RunStoppedError, StalledError, sentence_in
@@ -71,9 +72,10 @@ def run_attempt(attempt: Attempt) -> tuple[RunRecord, int]:
     try:
         ledger, written = _run(attempt, effort)
     except BaseException as error:
-        status = runs.STOPPED if isinstance(error, KeyboardInterrupt) else runs.FAILED
+        explained = _explained(error)
+        status = runs.STOPPED if isinstance(explained, KeyboardInterrupt) else runs.FAILED
         _write_ended(attempt, replace(effort.added_to(record), status=status))
-        raise _explained(error) from error
+        raise explained from error
     attempt.lease.check()
     record = replace(
         effort.added_to(record), status=runs.COMPLETE, finished_at=runs.now(), ledger=ledger
@@ -192,6 +194,8 @@ def _check_retries(config: LabellingConfig, retries: int, images: int) -> None:
 
 def _explained(error: BaseException) -> BaseException:
     """What to raise for an error of the run: the storage's become one sentence."""
+    if interruption.asked_by():
+        return interruption.Interrupted()
     if isinstance(error, STORAGE_ERRORS):
         return stopped_by_storage(error)
     if isinstance(error, ray.exceptions.RayTaskError):

@@ -80,7 +80,7 @@ def _ask_to_stop(
 ) -> None:
     """SIGTERM, or Ctrl-C, which a terminal sends to all processes of the group."""
     process.signal(number, group=number == signal.SIGINT)
-    assert process.wait() == 128 + number
+    assert process.wait() == 128 + number, process.errors()
     faulty_s3.clear()
     word = "Ctrl-C" if number == signal.SIGINT else number.name
     told = f"stopped by {word}. What is written is safe; the same command goes on"

@@ -1,0 +1,55 @@
+"""Ctrl-C and SIGTERM: a run that is asked to stop says how to go on, and ends soon."""
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+GRACE_S = 20.0
+"""So long a run may take to write down that it was stopped; clusters wait for 30 s, then kill."""
+
+_asked_by: signal.Signals | None = None
+
+
+class Interrupted(KeyboardInterrupt):
+    """Raised in the main thread by the signal."""
+
+
+def listen() -> None:
+    """From now on the two signals raise Interrupted in the main thread, the one that calls this."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+
+
+def asked_by() -> signal.Signals | None:
+    """The signal that has asked this process to stop.
+
+    A library in whose midst it came may raise what it likes: DuckDB a RuntimeError.
+    """
+    return _asked_by
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _asked_by
+    if _asked_by is None:
+        _asked_by = signal.Signals(number)
+        threading.Thread(target=_end_late, args=(_asked_by,), daemon=True).start()
+    raise Interrupted
+
+
+def _end_late(asked_by: signal.Signals) -> None:
+    """End the process where it has not done so itself, as with a storage that does not answer."""
+    threading.Event().wait(GRACE_S)
+    print(
+        f"stopped by {name_of(asked_by)}, and it could not be written down in {GRACE_S:.0f} s. "
+        "What is written is safe; the same command goes on with the rest.",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(128 + asked_by)
+
+
+def name_of(number: signal.Signals) -> str:
+    """As people know it."""
+    return "Ctrl-C" if number is signal.SIGINT else number.name

@@ -1,0 +1,51 @@
+import signal
+import subprocess
+import sys
+
+import pytest
+
+IN_A_QUERY = """
+import os, signal, threading
+import duckdb
+from pipelines import interruption
+from pipelines.labelling.attempt import _explained
+
+interruption.listen()
+threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+try:
+    duckdb.sql("SELECT max(sha256(a.range::VARCHAR)) FROM range(100000000) a, range(1000) b").fetchall()
+except BaseException as error:
+    print(type(error).__name__, interruption.asked_by().name, type(_explained(error)).__name__)
+"""  # noqa: E501
+
+IN_WHAT_NEVER_ENDS = """
+import os, signal, time
+from pipelines import interruption
+
+interruption.GRACE_S = 0.5
+interruption.listen()
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+finally:
+    time.sleep(600)  # a storage that does not answer
+"""
+
+
+def _run(script: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_a_run_that_is_interrupted_in_a_library_counts_as_stopped_whatever_that_raises() -> None:
+    told = _run(IN_A_QUERY)
+    error, signal_name, explained = told.stdout.split()
+    assert (signal_name, explained) == ("SIGINT", "Interrupted"), told.stderr
+    if error == "Interrupted":
+        pytest.skip("this DuckDB hands Ctrl-C on as it is")
+
+
+def test_what_cannot_be_written_down_in_time_ends_all_the_same() -> None:
+    ended = _run(IN_WHAT_NEVER_ENDS)
+    assert ended.returncode == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM" in ended.stderr
+    assert "the same command goes on" in ended.stderr
