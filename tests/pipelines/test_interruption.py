@@ -13,10 +13,10 @@ from pipelines.labelling.attempt import _explained
 interruption.listen()
 threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
 try:
-    duckdb.sql("SELECT max(sha256(a.range::VARCHAR)) FROM range(100000000) a, range(1000) b").fetchall()
+    duckdb.sql("SELECT count(*) FROM range(1000000000000) WHERE range % 7 = 3").fetchall()
 except BaseException as error:
     print(type(error).__name__, interruption.asked_by().name, type(_explained(error)).__name__)
-"""  # noqa: E501
+"""
 
 IN_WHAT_NEVER_ENDS = """
 import os, signal, time
