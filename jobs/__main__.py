@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
@@ -64,14 +65,18 @@ def run(job: str, args: list[str]) -> None:
     Raises:
         InputError: there is no such job.
     """
-    jobs = list(purposes())
+    refuse_unknown(job, list(purposes()))
+    program = Path(sys.argv[0]).name
+    sys.argv = [f"python -m jobs.{job}" if program == "__main__.py" else f"{program} {job}", *args]
+    importlib.import_module(f"jobs.{job}").main()
+
+
+def refuse_unknown(job: str, jobs: Sequence[str]) -> None:
+    """Raises InputError, with the nearest names, where there is no such job."""
     if job not in jobs:
         near = get_close_matches(job, jobs, n=2)
         meant = f"did you mean {' or '.join(near)}? " if near else ""
         raise InputError(f"there is no job {job!r}: {meant}there are {', '.join(jobs)}")
-    program = Path(sys.argv[0]).name
-    sys.argv = [f"python -m jobs.{job}" if program == "__main__.py" else f"{program} {job}", *args]
-    importlib.import_module(f"jobs.{job}").main()
 
 
 def complete(words: list[str]) -> None:

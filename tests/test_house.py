@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets": {"storage", "photos", "tables"},
     "evaluation": {"datasets"},
     "review": {"photos", "tables"},
+    "submission": {"tables"},
     "training": {
         *("storage", "photos", "detectors", "tables"),
         *("labelling", "datasets", "evaluation", "review"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import re
 import subprocess
@@ -272,7 +273,12 @@ def today() -> str:
 
 
 def code_version() -> str:
-    """The package's version, and the commit where this is a git checkout."""
+    """The package's version, and the commit where this is a git checkout.
+
+    Of a submitted job, which runs from a copy of the code, what YOLOX_RAY_CODE_VERSION says.
+    """
+    if of_the_submitter := os.environ.get("YOLOX_RAY_CODE_VERSION"):
+        return of_the_submitter
     try:
         commit = subprocess.run(
             ["git", "describe", "--always", "--dirty"],

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = str(Path(sys.executable).with_name("yolox-ray"))
-JOBS = ["demo", "evaluate", "label", "prepare", "query", "shapes", "table", "train"]
+JOBS = ["demo", "evaluate", "label", "prepare", "query", "shapes", "submit", "table", "train"]
 
 
 def _run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,6 @@
+"""Submission: a job's command goes to a cluster, is followed there, and is submitted again."""
+
+import lazy_loader
+
+# A name is imported when it is asked for: who parses flags need not wait for torch or Ray.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,7 @@
+from .config import SubmitConfig
+from .run import submit
+
+__all__ = [
+    "SubmitConfig",
+    "submit",
+]
