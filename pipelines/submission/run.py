@@ -29,6 +29,13 @@ LOST_AFTER_S = 600.0
 """A head that is started again needs minutes; after this a cluster that does not answer is lost."""
 _LOOK_EVERY_S = 2.0
 
+_TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""They tell of each package that is made and each connection that is closed."""
+
 _OF_THE_JOB = {
     # Of a run that is stopped: Ray would kill after 3 s, before it has said how to go on.
     "RAY_JOB_STOP_WAIT_TIME_S": "30",
@@ -66,7 +73,8 @@ def _connect(address: str) -> Any:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of each connection that is closed
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
     for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
         os.environ.pop(name, None)  # for Ray they win over the address that it is given
     try:
