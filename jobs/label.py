@@ -5,8 +5,9 @@ python -m jobs.label --source s3://bucket/photos/ --table s3://bucket/labels \
 
 The same command again goes on where a run was killed or stopped. Exit codes: 0 all rows are
 written; 1 the run stopped before its end; 2 bad input, nothing was started; 3 all rows are written
-and more than --max_failed_share of them failed; 4 nothing moved for --stall_timeout seconds; 130
-and 143 stopped by Ctrl-C and SIGTERM.
+and more than --max_failed_share of them failed; 4 nothing moved for --stall_timeout seconds; 5 the
+run is being labelled by somebody else; 6 the cluster had fewer than --min_actors detectors for
+--wait_timeout seconds; 130 and 143 stopped by Ctrl-C and SIGTERM.
 """
 
 import sys
@@ -14,11 +15,13 @@ from typing import NoReturn
 
 from jobs.cli import exit_on_input_error, parse
 from pipelines import cluster, interruption, labelling
-from pipelines.errors import RunStoppedError, StalledError
+from pipelines.errors import ClusterTooSmallError, RunHeldError, RunStoppedError, StalledError
 
 EXIT_STOPPED = 1
 EXIT_TOO_MANY_FAILED = 3
 EXIT_STALLED = 4
+EXIT_HELD = 5
+EXIT_CLUSTER_TOO_SMALL = 6
 
 _GOES_ON = "What is written is safe; the same command goes on with the rest."
 
@@ -48,6 +51,10 @@ def _leave_with(error: BaseException) -> NoReturn:
         _leave(f"stopped by {interruption.name_of(signal)}. {_GOES_ON}", 128 + signal)
     if isinstance(error, StalledError):
         _leave(f"error: {error}\n{_GOES_ON}", EXIT_STALLED)
+    if isinstance(error, RunHeldError):
+        _leave(f"error: {error}", EXIT_HELD)
+    if isinstance(error, ClusterTooSmallError):
+        _leave(f"error: {error}. {_GOES_ON}", EXIT_CLUSTER_TOO_SMALL)
     if isinstance(error, RunStoppedError):
         _leave(f"error: {error}. {_GOES_ON}", EXIT_STOPPED)
     raise error

@@ -1,15 +1,16 @@
 """Connect to Ray: the cluster a submitted job runs in, or a local Ray on a laptop."""
 
 import logging
-import math
 import os
 import signal
 import sys
 import threading
-from dataclasses import dataclass
+from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 from pipelines.errors import InputError
+from pipelines.planning import ActorPlan, Node, plan_actors
 
 # Ray is imported where it is needed: a second that help and mistakes need not wait.
 
@@ -63,7 +64,19 @@ def _cpus_of_a_local_ray() -> int:
     The stages that fetch and write wait for the network most of the time. Without it they would
     starve, since every core is held by an actor.
     """
-    return (os.cpu_count() or 1) + 1
+    return usable_cores() + 1
+
+
+def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """The cores that this process may use: of a container its CPU quota, not the host's cores."""
+    cores = len(os.sched_getaffinity(0))
+    for file in (cgroup / "cpu.max", cgroup / "cpu/cpu.cfs_quota_us"):  # of cgroup v2, and of v1
+        with suppress(OSError, ValueError):
+            quota, *period = file.read_text().split()
+            period = period or [(file.parent / "cpu.cfs_period_us").read_text()]
+            if float(quota) > 0:  # "max" or -1 is none
+                cores = min(cores, max(1, int(float(quota) / float(period[0]))))
+    return cores
 
 
 def _quieten() -> None:
@@ -77,28 +90,33 @@ def _quieten() -> None:
             handler.setLevel(logging.ERROR)
 
 
-def resources() -> tuple[int, float]:
-    """(CPUs, GPUs) of the cluster."""
+def nodes() -> list[Node]:
+    """What the cluster has now."""
     import ray
 
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return int(found.get("CPU", 0)), found.get("GPU", 0.0)
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return [Node(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in alive]
 
 
-@dataclass(frozen=True)
-class ActorPlan:
-    """How many actors run, and what each one reserves."""
+def this_node() -> tuple[str, Node]:
+    """The id of the node that this process of Ray runs on, and what Ray has there."""
+    import ray
 
-    num_actors: int
-    cpus: int
-    """Cores for decoding, and for the model where there is no GPU."""
-    gpus: float
+    node_id = ray.get_runtime_context().get_node_id()
+    found = next(node for node in ray.nodes() if node["NodeID"] == node_id)["Resources"]  # type: ignore[no-untyped-call]
+    return node_id, Node(found.get("CPU", 0.0), found.get("GPU", 0.0))
 
 
-def plan(num_actors: int | None, gpus_per_actor: float | None) -> ActorPlan:
-    """Join or start Ray, and share it out among the detectors; raises as plan_actors does."""
+def plan(
+    num_actors: int | None, gpus_per_actor: float | None, min_actors: int | None = None
+) -> ActorPlan:
+    """Join or start Ray, and share it out among the detectors; raises as plan_actors does.
+
+    A local Ray is what it is; a cluster that was joined may get nodes that it does not have yet.
+    """
+    may_grow = not _will_start_a_local_ray()
     connect()
-    return plan_actors(*resources(), num_actors, gpus_per_actor)
+    return plan_actors(nodes(), num_actors, gpus_per_actor, min_actors, may_grow=may_grow)
 
 
 def refuse_too_many_actors(num_actors: int | None) -> None:
@@ -107,7 +125,7 @@ def refuse_too_many_actors(num_actors: int | None) -> None:
     Of a cluster, and of GPUs, that is known only once Ray is there.
     """
     if num_actors is not None and _will_start_a_local_ray():
-        plan_actors(_cpus_of_a_local_ray(), math.inf, num_actors, gpus_per_actor=0.0)
+        plan_actors([Node(_cpus_of_a_local_ray(), 0.0)], num_actors, gpus_per_actor=0.0)
 
 
 def refuse_too_many_workers(num_workers: int | None) -> None:
@@ -121,32 +139,3 @@ def refuse_too_many_workers(num_workers: int | None) -> None:
 
 def _will_start_a_local_ray() -> bool:
     return "RAY_ADDRESS" not in os.environ and not _is_connected()
-
-
-def plan_actors(
-    cluster_cpus: int, cluster_gpus: float, num_actors: int | None, gpus_per_actor: float | None
-) -> ActorPlan:
-    """Share a cluster out among the detectors, one core kept free for fetching and writing.
-
-    With GPUs, one actor per `gpus_per_actor` and the cores divided among them. Without, one actor
-    per core: two processes of one thread each beat one process of two.
-
-    Raises:
-        InputError: the cluster can never hold these actors; Ray would wait for ever.
-    """
-    gpus = (1.0 if cluster_gpus else 0.0) if gpus_per_actor is None else gpus_per_actor
-    spare_cpus = max(1, cluster_cpus - 1)
-    if num_actors is None:
-        num_actors = max(1, int(cluster_gpus / gpus)) if gpus else spare_cpus
-    plan = ActorPlan(num_actors, max(1, spare_cpus // num_actors), gpus)
-    if num_actors > spare_cpus:
-        raise InputError(
-            f"num_actors={num_actors} needs {num_actors + 1} CPUs (one each, one for fetching and "
-            f"writing) and Ray has {cluster_cpus}: give --num_actors {spare_cpus} or fewer"
-        )
-    if num_actors * gpus > cluster_gpus:
-        raise InputError(
-            f"num_actors={num_actors} with gpus_per_actor={gpus} needs {num_actors * gpus:g} GPUs "
-            f"and Ray has {cluster_gpus:g}: give fewer of either"
-        )
-    return plan

@@ -11,6 +11,14 @@ class RunStoppedError(RuntimeError):
     """A run cannot go on now. What it wrote is safe, and the same command goes on with the rest."""
 
 
+class RunHeldError(InputError):
+    """The run is being labelled by somebody else, who is alive."""
+
+
+class ClusterTooSmallError(RunStoppedError):
+    """The cluster has not given what a run needs in the time that it was given."""
+
+
 class StalledError(RunStoppedError):
     """Nothing has moved for too long; says what each stage was doing."""
 

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -36,7 +36,11 @@ class Head:
     """Started with a token, on ports of its own; it ends exactly the processes that it started."""
 
     def __init__(
-        self, folder: Path, environment: Mapping[str, str], port: int | None = None
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        port: int | None = None,
+        flags: Sequence[str] = ("--num-cpus=3",),
     ) -> None:
         self.port = port or free_port()
         self.address = f"http://127.0.0.1:{self.port}"
@@ -49,10 +53,10 @@ class Head:
             "RAY_API_SERVER_ADDRESS": self.address,
             **environment,
         }
-        self._folder = folder
+        self._folder, self._flags = folder, flags
 
     def start(self) -> Self:
-        command = [str(BIN / "ray"), "start", "--head", "--block", "--port=0", "--num-cpus=3"]
+        command = [str(BIN / "ray"), "start", "--head", "--block", "--port=0", *self._flags]
         command += [f"--dashboard-port={self.port}", f"--temp-dir={self._folder}"]
         command += [f"--metrics-export-port={self.metrics_port}", "--dashboard-agent-listen-port=0"]
         command += [f"--ray-client-server-port={free_port()}", "--object-store-memory=200000000"]

@@ -12,7 +12,6 @@ import ray
 import ray.exceptions
 
 from pipelines import interruption
-from pipelines.cluster import ActorPlan
 from pipelines.detectors import DetectorSettings
 from pipelines.errors import RunStoppedError, StalledError, sentence_in
 from pipelines.labelling.config import LabellingConfig
@@ -21,9 +20,11 @@ from pipelines.labelling.graph import Stages, labelled_parts
 from pipelines.labelling.model import Model
 from pipelines.labelling.monitor import start_monitor
 from pipelines.labelling.progress import LabellingProgress
-from pipelines.labelling.stages import STAGES, stopped_by_storage
+from pipelines.labelling.stages import STAGES, KeptBytes, stopped_by_storage
+from pipelines.labelling.waiting import DetectorWatch
 from pipelines.labelling.watchdog import watched
 from pipelines.labelling.writing import Part
+from pipelines.planning import ActorPlan
 from pipelines.storage import STORAGE_ERRORS, Folder, Lease
 from pipelines.tables import (
     Ledger,
@@ -117,7 +118,9 @@ def _run(attempt: Attempt, effort: Effort) -> tuple[Ledger, int]:
     before = ledger = read_ledger(attempt.folders, attempt.record.ledger)
     monitor = start_monitor()
     with LabellingProgress(before) as progress:
-        for part in watched(_parts(attempt, monitor), partial(_check, attempt, monitor)):
+        detectors = DetectorWatch(attempt.plan, monitor, attempt.config.wait_timeout, progress.say)
+        check = partial(_check, attempt, monitor, detectors)
+        for part in watched(_parts(attempt, monitor), check):
             attempt.lease.check()
             ledger += part.ledger
             effort.add(part)
@@ -133,14 +136,14 @@ def _parts(attempt: Attempt, monitor: Any) -> Iterator[Part]:
     stages = Stages(
         fetch=attempt.fetch,
         detector=config.detector,
-        weights=attempt.model.weights,
+        weights=KeptBytes.of(attempt.model.weights),
         settings=DetectorSettings(
             input_size=attempt.model.settings.input_size,
             score_threshold=config.score_threshold,
             nms_threshold=config.nms_threshold,
             max_pixels=config.max_pixels,
             batch_size=config.batch_size,
-            threads=plan.cpus,
+            threads=1,  # until an actor knows its node
             device="cuda" if plan.gpus else "cpu",
         ),
         folders=attempt.folders,
@@ -172,11 +175,13 @@ def _remaining(attempt: Attempt) -> list[int]:
     return remaining_parts(attempt.folders, attempt.record.parts)
 
 
-def _check(attempt: Attempt, monitor: Any, seconds_without_a_part: float) -> None:
+def _check(
+    attempt: Attempt, monitor: Any, detectors: DetectorWatch, seconds_without_a_part: float
+) -> None:
     """What has to be looked at while nothing comes out."""
     attempt.lease.check()
     limit = attempt.config.stall_timeout
-    if seconds_without_a_part < limit:
+    if not detectors.are_enough() or seconds_without_a_part < limit:
         return
     if ray.get(monitor.seconds_since_a_sign.remote()) >= limit:
         report = ray.get(monitor.report.remote(STAGES))

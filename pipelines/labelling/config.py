@@ -47,6 +47,11 @@ class LabellingConfig:
     """Detectors that run side by side. Without it: one per GPU, or one per core."""
     gpus_per_actor: float | None = None
     """Without it: 1 where Ray has GPUs, else 0."""
+    min_actors: int = 1
+    """With fewer detectors the run waits for the cluster to grow; with some of them it goes on, and
+    takes in those that come later."""
+    wait_timeout: float = 1800.0
+    """Seconds with fewer than min_actors after which the run is stopped, with exit code 6."""
     images_per_part: int = 1024
     """Images in one file of the tables, fewer where they are large: what a crash can cost at most,
     per writer."""
@@ -81,11 +86,16 @@ class LabellingConfig:
         for name in ("batch_size", "images_per_part", "max_pixels", "max_image_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("max_retries_per_image", "stall_timeout"):
+        for name in ("max_retries_per_image", "stall_timeout", "wait_timeout"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
         if self.num_actors is not None and self.num_actors < 1:
             raise ValueError(f"num_actors={self.num_actors}: must be at least 1")
+        if not 1 <= self.min_actors <= (self.num_actors or self.min_actors):
+            raise ValueError(
+                f"min_actors={self.min_actors}: must be at least 1, and at most num_actors="
+                f"{self.num_actors}"
+            )
         if self.gpus_per_actor is not None and self.gpus_per_actor < 0:
             raise ValueError(f"gpus_per_actor={self.gpus_per_actor}: must not be negative")
         if self.date is not None:

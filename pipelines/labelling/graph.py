@@ -14,11 +14,11 @@ from typing import Any
 
 import ray.data
 
-from pipelines.cluster import ActorPlan
 from pipelines.detectors import DetectorSettings
 from pipelines.labelling.fetching import Fetch
-from pipelines.labelling.stages import DetectStage, fetch_stage, write_stage
+from pipelines.labelling.stages import DetectStage, KeptBytes, fetch_stage, write_stage
 from pipelines.labelling.writing import Part
+from pipelines.planning import ActorPlan
 from pipelines.tables import RunFolders
 
 FETCH_CPUS = 0.25
@@ -36,7 +36,7 @@ class Stages:
     fetch: Fetch
     detector: str
     """yolox, or package.module:Class."""
-    weights: bytes
+    weights: KeptBytes
     settings: DetectorSettings
     folders: RunFolders
     """Where the manifest is read, and the parts are written."""
@@ -75,12 +75,14 @@ def _graph(remaining: Sequence[int], stages: Stages, plan: ActorPlan) -> ray.dat
             num_cpus=FETCH_CPUS,
             **whole_blocks,
         )
-        .map_batches(
+        # Not map_batches(), which wants a batch size beside GPUs and then joins blocks to reach it.
+        .map_batches_internal(
             DetectStage,
             fn_constructor_kwargs={
                 "detector": stages.detector,
-                "checkpoint": stages.weights,
+                "weights": stages.weights,
                 "settings": stages.settings,
+                "plan": plan,
                 "monitor": stages.monitor,
             },
             compute=ray.data.ActorPoolStrategy(size=min(plan.num_actors, len(parts))),

@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,17 @@ class Monitor:
         self._furthest: dict[tuple[str, int], int] = {}
         """Images that are done of a part that is in hand."""
         self._finished: dict[str, tuple[float, int]] = {}
+        self._detectors: dict[str | None, str] = {}
+        """The node of each that has loaded its model, by its actor."""
         self._last_sign = time.monotonic()
+
+    def detector_started(self, actor: str | None, node: str) -> None:
+        self._detectors[actor] = node
+        self._sign()
+
+    def detectors_on(self, nodes: Collection[str]) -> int:
+        """How many have loaded their model on these nodes."""
+        return sum(node in nodes for node in self._detectors.values())
 
     def begin(self, stage: str, part: int, process: str) -> None:
         """A part that is begun again, since whoever had it has died, is no sign of progress."""

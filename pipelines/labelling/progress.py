@@ -72,6 +72,10 @@ class LabellingProgress:
             }
             print(json.dumps(line), file=sys.stderr, flush=True)
 
+    def say(self, line: str) -> None:
+        """A line between what is shown of the progress."""
+        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     def _images_per_second(self, ledger: Ledger) -> float:
         return (ledger.done - self._done_before) / max(time.monotonic() - self._started, 1e-9)
 

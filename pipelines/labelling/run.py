@@ -49,7 +49,7 @@ def label_images(config: LabellingConfig, fetch: Fetch | None = None) -> Labelli
     run, record = _find_run(config, table, model.settings)
     if record and record.status == runs.COMPLETE:
         return LabellingSummary(record, labelled_now=0)
-    plan = cluster.plan(config.num_actors, config.gpus_per_actor)
+    plan = cluster.plan(config.num_actors, config.gpus_per_actor, config.min_actors)
     # Here, since it imports Ray: a second that a mistake need not wait.
     from pipelines.labelling.attempt import Attempt, run_attempt
 

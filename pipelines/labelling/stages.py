@@ -5,10 +5,13 @@ No torch in here: the detector has a process of its own.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import pyarrow as pa
+import ray
 
+from pipelines import cluster
 from pipelines.detectors import DetectorSettings, IsolatedDetector
 from pipelines.errors import RunStoppedError
 from pipelines.labelling.detecting import detect_block
@@ -16,6 +19,7 @@ from pipelines.labelling.fetching import Fetch
 from pipelines.labelling.manifest import read_part
 from pipelines.labelling.monitor import in_hand
 from pipelines.labelling.writing import write_part
+from pipelines.planning import ActorPlan
 from pipelines.storage import STORAGE_ERRORS, Folder
 from pipelines.tables import RunFolders
 
@@ -36,16 +40,39 @@ def fetch_stage(parts: pa.Table, manifest: Folder, fetch: Fetch, monitor: Any) -
         return fetch(listed.append_column("part_rows", rows))
 
 
+@dataclass(frozen=True)
+class KeptBytes:
+    """What the driver keeps for actors that are started, and started again.
+
+    By a reference that is inside of something. What Ray sees as an argument of an actor lies on
+    the node that made it, and an actor that outlives the argument cannot be started again.
+    """
+
+    ref: "ray.ObjectRef[bytes]"
+
+    @classmethod
+    def of(cls, data: bytes) -> Self:
+        return cls(ray.put(data))
+
+
 class DetectStage:
     """From blocks.FETCHED to blocks.DETECTED; holds a detector that an image may kill."""
 
     def __init__(
-        self, detector: str, checkpoint: bytes, settings: DetectorSettings, monitor: Any
+        self,
+        detector: str,
+        weights: KeptBytes,
+        settings: DetectorSettings,
+        plan: ActorPlan,
+        monitor: Any,
     ) -> None:
         """Load the model; what it raises is IsolatedDetector's."""
-        self._detector = IsolatedDetector(detector, checkpoint, settings)
+        node_id, node = cluster.this_node()
+        settings = replace(settings, threads=plan.threads_on(node))
+        self._detector = IsolatedDetector(detector, ray.get(weights.ref), settings)
         self._images_at_once = IMAGES_AT_ONCE[settings.device]
         self._monitor = monitor
+        monitor.detector_started.remote(ray.get_runtime_context().get_actor_id(), node_id)
 
     def __call__(self, fetched: pa.Table) -> pa.Table:
         detected = []

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pipelines.errors import InputError, RunStoppedError
+from pipelines.errors import RunHeldError, RunStoppedError
 from pipelines.storage.folder import STORAGE_ERRORS, Folder
 from pipelines.storage.s3 import RetryPolicy
 
@@ -52,7 +52,7 @@ class Lease:
         Where that cannot be known, the holder is watched for TAKE_OVER_AFTER_S first.
 
         Raises:
-            InputError: another driver holds it and is alive.
+            RunHeldError: another driver holds it and is alive.
         """
         lease = cls(table, run)
         while not lease._take(say):
@@ -79,7 +79,7 @@ class Lease:
         """Return when the lease has stayed as found, or is gone.
 
         Raises:
-            InputError: it was renewed.
+            RunHeldError: it was renewed.
         """
         say(
             f"run {self._run!r} is held by {_describe(_parse(found))}: "
@@ -92,7 +92,7 @@ class Lease:
             if now is None:
                 return
             if now != found:
-                raise InputError(
+                raise RunHeldError(
                     f"run {self._run!r} is being labelled by {_describe(_parse(now))}: "
                     "wait for it, stop it, or give another --run"
                 )

@@ -96,7 +96,8 @@ def _find_run(config: TrainingConfig, data: TrainingData, output: Folder) -> Tra
 def _train(config: TrainingConfig, data: TrainingData, output: Folder) -> None:
     cluster.connect()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    cpus, gpus = cluster.resources()
+    nodes = cluster.nodes()
+    cpus, gpus = (int(sum(getattr(n, kind) for n in nodes)) for kind in ("cpus", "gpus"))
     num_workers = _num_workers(config, len(data.train), cpus, gpus)
     with output_errors_told(config):
         refuse_other_workers(output, num_workers)

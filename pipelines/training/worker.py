@@ -1,6 +1,5 @@
 """What each training worker runs: epochs, validation, and, on the first one, everything written."""
 
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import ray.train
 import torch
 from ray.train.torch import get_device
 
+from pipelines import cluster
 from pipelines.detectors import DetectorSettings, read_checkpoint
 from pipelines.errors import InputError, RunStoppedError, TrainingDivergedError
 from pipelines.evaluation import Evaluation
@@ -214,11 +214,9 @@ def refuse_other_positions(position: tuple[int, int], output: Folder) -> None:
 
 def _threads(local_world_size: int) -> int:
     """This worker's share of the cores that Ray has on this machine."""
-    node_id = ray.get_runtime_context().get_node_id()
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    node = next(node for node in nodes if node["NodeID"] == node_id)
+    _, node = cluster.this_node()
     # A local Ray has more CPUs than there are cores, see cluster.connect().
-    cores = min(os.cpu_count() or 1, int(node["Resources"]["CPU"]))
+    cores = min(cluster.usable_cores(), int(node.cpus))
     return max(1, cores // local_world_size)
 
 

@@ -1,28 +1,32 @@
+from pathlib import Path
+
 import pytest
 
-from pipelines.cluster import ActorPlan, plan_actors
-from pipelines.errors import InputError
+from pipelines.cluster import usable_cores
 
 
-def test_without_gpus_every_core_but_one_gets_an_actor() -> None:
-    assert plan_actors(3, 0, None, None) == ActorPlan(num_actors=2, cpus=1, gpus=0)
+def _write(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
 
 
-def test_a_single_actor_gets_all_spare_cores_for_its_threads() -> None:
-    assert plan_actors(9, 0, 1, None) == ActorPlan(num_actors=1, cpus=8, gpus=0)
-
-
-def test_with_gpus_the_cores_are_shared_among_them_for_decoding() -> None:
-    assert plan_actors(17, 2, None, None) == ActorPlan(num_actors=2, cpus=8, gpus=1)
-    assert plan_actors(17, 2, None, 0.5) == ActorPlan(num_actors=4, cpus=4, gpus=0.5)
-
-
-def test_gpus_can_be_left_alone() -> None:
-    assert plan_actors(5, 2, None, 0.0) == ActorPlan(num_actors=4, cpus=1, gpus=0)
-
-
-def test_actors_that_would_wait_for_ever_are_refused() -> None:
-    with pytest.raises(InputError, match=r"needs 5 CPUs .* Ray has 3: give --num_actors 2"):
-        plan_actors(3, 0, 4, None)
-    with pytest.raises(InputError, match="needs 2 GPUs and Ray has 1"):
-        plan_actors(9, 1, 2, 1.0)
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 6),
+        ({"cpu.max": "max 100000\n"}, 6),
+        ({"cpu.max": "250000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "3200000 100000\n"}, 6),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 6),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+    ],
+)
+def test_of_a_container_its_quota_counts_and_not_the_cores_of_its_host(
+    files: dict[str, str], cores: int, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(6)))
+    assert usable_cores(_write(tmp_path, files)) == cores

@@ -114,7 +114,7 @@ def _held_part(
 
 def _start_again_is_refused(job: Job, process: Process) -> None:
     second = job.start()
-    assert second.wait() == 2
+    assert second.wait() == 5
     assert f"run '{RUN}' is being labelled by process {process.pid} on " in second.errors()
 
 

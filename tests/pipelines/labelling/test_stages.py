@@ -5,7 +5,8 @@ from pipelines.detectors.contract import DetectorSettings
 from pipelines.labelling import stages
 from pipelines.labelling.blocks import DETECTED, FETCHED
 from pipelines.labelling.monitor import start_monitor
-from pipelines.labelling.stages import DetectStage
+from pipelines.labelling.stages import DetectStage, KeptBytes
+from pipelines.planning import ActorPlan
 
 pytestmark = pytest.mark.ray
 
@@ -38,7 +39,8 @@ def test_a_part_that_is_asked_about_in_pieces_comes_out_as_if_it_were_not(
     kinds = (None, "gone", None, "denied", None)
     rows = [_row(number, kind) for number, kind in enumerate(kinds)]
     fetched = pa.Table.from_pylist(rows, schema=FETCHED)
-    given = ("benchmarks.stand_ins:BlindDetector", b"", SETTINGS, start_monitor())
+    weights, plan = KeptBytes.of(b""), ActorPlan(num_actors=1, cpus=1, gpus=0)
+    given = ("benchmarks.stand_ins:BlindDetector", weights, SETTINGS, plan, start_monitor())
     whole = DetectStage(*given)(fetched)
     monkeypatch.setitem(stages.IMAGES_AT_ONCE, SETTINGS.device, 2)
     pieces = DetectStage(*given)(fetched)

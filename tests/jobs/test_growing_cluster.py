@@ -1,0 +1,96 @@
+"""Labelling on a cluster that has no GPU yet: Ray's own autoscaler, with nodes that are pretended."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.head import Head
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+HEAD = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
+GPU_NODE = {"resources": {"CPU": 2, "GPU": 2, "object_store_memory": 10**8}, "node_config": {}}
+
+
+@pytest.fixture(scope="module")
+def growing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """A head without work that may get two nodes of 2 CPUs and 2 GPUs."""
+    folder = tmp_path_factory.mktemp("ray")
+    config = folder / "autoscaler.json"
+    config.write_text(
+        json.dumps(
+            {
+                "cluster_name": "growing",
+                "max_workers": 2,
+                "upscaling_speed": 10.0,
+                "idle_timeout_minutes": 0.1,
+                "provider": {"type": "fake_multinode"},
+                "auth": {},
+                "head_node_type": "head",
+                "available_node_types": {
+                    "head": HEAD,
+                    "gpu": {**GPU_NODE, "min_workers": 0, "max_workers": 2},
+                },
+                **{name: {} for name in ("file_mounts",)},
+                **{
+                    name: []
+                    for name in (
+                        *("initialization_commands", "setup_commands", "head_setup_commands"),
+                        *("worker_setup_commands", "head_start_ray_commands"),
+                        *("worker_start_ray_commands", "cluster_synced_files"),
+                    )
+                },
+            }
+        )
+    )
+    environment = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
+    flags = ("--num-cpus=0", f"--autoscaling-config={config}")
+    head = Head(folder, environment, flags=flags).start()
+    yield head
+    head.kill()
+
+
+def _label(folder: Path, *flags: str) -> list[str]:
+    photos = folder / "photos"
+    photos.mkdir()
+    for number in range(160):
+        (photos / f"{number:03d}.jpg").write_bytes(f"SLOW {number}".encode())
+    return [
+        *("yolox-ray", "submit", "--wait", "--files=[tests/stand_in.py]", "--", "label"),
+        *(f"--source={photos}", f"--table={folder / 'table'}", "--run=night"),
+        *(f"--checkpoint={photos / '000.jpg'}", "--detector=stand_in:StandIn"),
+        *("--images_per_part=4", *flags),
+    ]
+
+
+def test_actors_that_were_asked_for_make_a_cluster_of_no_gpus_grow(
+    growing: Head, tmp_path: Path
+) -> None:
+    started = time.monotonic()
+    ran = growing.run(*_label(tmp_path, "--num_actors=4", "--gpus_per_actor=1"))
+    print(time.monotonic() - started)
+    assert ran.returncode == 0, ran.stdout
+    assert "listed 160 = labelled 160 + failed 0" in ran.stdout
+
+
+def test_a_cluster_that_never_gets_large_enough_ends_the_run_with_a_code_of_its_own(
+    growing: Head, tmp_path: Path
+) -> None:
+    words = ("--num_actors=1", "--gpus_per_actor=3", "--wait_timeout=5")
+    ran = growing.run(*_label(tmp_path, *words))
+    assert ran.returncode == 6, ran.stdout
+    assert (
+        "error: GPUs: 0 of 1 actors run after 5 s: look whether the cluster can get" in ran.stdout
+    )
+    assert '"status": "failed"' in (tmp_path / "table/runs/night.json").read_text()
+
+
+def test_a_cluster_without_anything_wants_to_know_what_there_is_to_be(
+    growing: Head, tmp_path: Path
+) -> None:
+    ran = growing.run(*_label(tmp_path))
+    assert ran.returncode == 2
+    assert "say with --num_actors how many detectors there are to be" in ran.stdout
