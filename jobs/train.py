@@ -15,9 +15,10 @@ import pyarrow as pa
 from jobs.cli import exit_on_input_error, parse
 from jobs.printing import print_table
 from pipelines import training
-from pipelines.errors import RunStoppedError, TrainingDivergedError
+from pipelines.errors import ClusterTooSmallError, RunStoppedError, TrainingDivergedError
 
 EXIT_STOPPED = 1
+EXIT_CLUSTER_TOO_SMALL = 6
 
 
 @exit_on_input_error
@@ -29,6 +30,9 @@ def main() -> None:
         return
     try:
         _report(training.train_detector(config))
+    except ClusterTooSmallError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_CLUSTER_TOO_SMALL)
     except (TrainingDivergedError, RunStoppedError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_STOPPED)

@@ -5,12 +5,16 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from pipelines.errors import InputError
+from pipelines.errors import ClusterTooSmallError, InputError
 from pipelines.planning import ActorPlan, Node, plan_actors
+
+SECONDS_BETWEEN_LINES = 60.0
+"""Between those that say what a run waits for."""
 
 # Ray is imported where it is needed: a second that help and mistakes need not wait.
 
@@ -107,6 +111,48 @@ def this_node() -> tuple[str, Node]:
     return node_id, Node(found.get("CPU", 0.0), found.get("GPU", 0.0))
 
 
+def may_grow() -> bool:
+    """Whether Ray may get nodes that it does not have: a local one is what it is.
+
+    To be asked before `connect`.
+    """
+    return not _will_start_a_local_ray()
+
+
+def wait_for_workers(num_workers: int, use_gpu: bool, timeout_s: float, *, may_grow: bool) -> None:
+    """Return when Ray has room for workers of one CPU each, and one GPU if they use any.
+
+    What is asked for makes a cluster grow that can; there is a line a minute.
+
+    Raises:
+        InputError: Ray can never hold them.
+        ClusterTooSmallError: it has not had the room for `timeout_s`.
+    """
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    kind = "GPUs" if use_gpu else "CPUs"
+    there = sum(int(node.gpus if use_gpu else node.cpus) for node in nodes())
+    if there < num_workers and not may_grow:
+        raise InputError(
+            f"num_workers={num_workers}: Ray has {there} {kind}, and each worker needs one"
+        )
+    bundle = {"CPU": 1.0, "GPU": 1.0} if use_gpu else {"CPU": 1.0}
+    group = placement_group([bundle] * num_workers)
+    try:
+        deadline = time.monotonic() + timeout_s
+        while not group.wait(min(SECONDS_BETWEEN_LINES, max(0.0, deadline - time.monotonic()))):
+            there = sum(int(node.gpus if use_gpu else node.cpus) for node in nodes())
+            state = f"{kind}: {there} are there, {num_workers} workers need one each"
+            if time.monotonic() >= deadline:
+                raise ClusterTooSmallError(
+                    f"{state} after {timeout_s:.0f} s: look whether the cluster can get such nodes "
+                    "now, give fewer --num_workers, or wait longer with --wait_timeout"
+                )
+            print(f"waiting for {state}", file=sys.stderr, flush=True)
+    finally:
+        remove_placement_group(group)
+
+
 def plan(
     num_actors: int | None, gpus_per_actor: float | None, min_actors: int | None = None
 ) -> ActorPlan:
@@ -114,9 +160,9 @@ def plan(
 
     A local Ray is what it is; a cluster that was joined may get nodes that it does not have yet.
     """
-    may_grow = not _will_start_a_local_ray()
+    can_grow = may_grow()
     connect()
-    return plan_actors(nodes(), num_actors, gpus_per_actor, min_actors, may_grow=may_grow)
+    return plan_actors(nodes(), num_actors, gpus_per_actor, min_actors, may_grow=can_grow)
 
 
 def refuse_too_many_actors(num_actors: int | None) -> None:

@@ -115,10 +115,10 @@ def _share_of_what_comes(able: Sequence[Node], gpus: float) -> float:
 def _too_many(able: Sequence[Node], nodes: Sequence[Node], wanted: int, gpus: float) -> str:
     most = _held(able, _PARTS_OF_A_CORE[-1] if gpus else 1, gpus)
     each = f"{gpus:g} GPUs" if gpus else "one core"
+    way_out = f"give --num_actors {most} or fewer" if most else "give a smaller --gpus_per_actor"
     return (
         f"num_actors={wanted} with {each} each, and something left for fetching and writing, needs "
-        f"more than Ray has, {_told(nodes, gpus)}: give --num_actors {most} or fewer"
-        + (", or a smaller --gpus_per_actor" if gpus else "")
+        f"more than Ray has, {_told(nodes, gpus)}: {way_out}"
     )
 
 

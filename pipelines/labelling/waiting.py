@@ -6,10 +6,10 @@ from typing import Any
 
 import ray
 
+from pipelines.cluster import SECONDS_BETWEEN_LINES
 from pipelines.errors import ClusterTooSmallError
 from pipelines.planning import ActorPlan
 
-SECONDS_BETWEEN_LINES = 60.0
 _LOOK_EVERY_S = 2.0
 
 

@@ -21,7 +21,10 @@ _WORDS_OF_BEFORE = {
 }
 """What runs that were begun until 2026-11-27 call the values of `rule` and `schedule`."""
 
-_MAY_DIFFER = ("output", "num_workers", "max_cache_bytes", "publish", "preview")
+_MAY_DIFFER = (
+    *("output", "num_workers", "use_gpu", "wait_timeout"),
+    *("max_cache_bytes", "publish", "preview"),
+)
 """What a resumed run may be given anew; the workers are counted when Ray has started."""
 
 
@@ -41,6 +44,11 @@ class TrainingConfig(Recipe):
     or that of bubbliiiing's yolox-pytorch. Without it: from scratch."""
     num_workers: int | None = None
     """Processes that train side by side. Without it: one per GPU, or one on CPUs."""
+    use_gpu: bool | None = None
+    """Whether each worker gets a GPU, also one that the cluster does not have yet. Without it:
+    where Ray has GPUs."""
+    wait_timeout: float = 1800.0
+    """Seconds that the run waits for a cluster to have room for its workers; then exit code 6."""
     max_cache_bytes: int = 4 * 1024**3
     """Decoded images that each worker keeps in memory; further ones are decoded in every epoch."""
     publish: bool = False
@@ -52,6 +60,8 @@ class TrainingConfig(Recipe):
         super().__post_init__()
         if self.num_workers is not None and self.num_workers < 1:
             raise ValueError(f"num_workers={self.num_workers}: must be at least 1")
+        if self.wait_timeout <= 0:
+            raise ValueError(f"wait_timeout={self.wait_timeout}: must be above 0")
         if self.max_cache_bytes < 0:
             raise ValueError(f"max_cache_bytes={self.max_cache_bytes}: must not be negative")
 

@@ -94,15 +94,20 @@ def _find_run(config: TrainingConfig, data: TrainingData, output: Folder) -> Tra
 
 
 def _train(config: TrainingConfig, data: TrainingData, output: Folder) -> None:
+    may_grow = cluster.may_grow()
     cluster.connect()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     nodes = cluster.nodes()
-    cpus, gpus = (int(sum(getattr(n, kind) for n in nodes)) for kind in ("cpus", "gpus"))
-    num_workers = _num_workers(config, len(data.train), cpus, gpus)
+    gpus = sum(int(node.gpus) for node in nodes)
+    use_gpu = gpus > 0 if config.use_gpu is None else config.use_gpu
+    num_workers = _num_workers(config, len(data.train), gpus if use_gpu else 1)
+    if config.sync_batchnorm and not use_gpu:
+        raise InputError("sync_batchnorm=True needs GPUs, and Ray has none: leave it out")
+    cluster.wait_for_workers(num_workers, use_gpu, config.wait_timeout, may_grow=may_grow)
     with output_errors_told(config):
         refuse_other_workers(output, num_workers)
         output.write(SETTINGS, settings_json(config, data, num_workers))
-    _fit(config, data, output, num_workers, use_gpu=gpus >= 1)
+    _fit(config, data, output, num_workers, use_gpu=use_gpu)
 
 
 def _summary(
@@ -128,14 +133,9 @@ def _summary(
     )
 
 
-def _num_workers(config: TrainingConfig, num_images: int, cpus: int, gpus: float) -> int:
-    """Raises InputError for workers that Ray would wait for for ever, or with nothing to do."""
-    num_workers = config.num_workers or max(1, int(gpus))
-    available, kind = (int(gpus), "GPUs") if gpus >= 1 else (cpus, "CPUs")
-    if num_workers > available:
-        raise InputError(
-            f"num_workers={num_workers}: Ray has {available} {kind}, and each worker needs one"
-        )
+def _num_workers(config: TrainingConfig, num_images: int, by_default: int) -> int:
+    """Raises InputError for workers that cannot share the work."""
+    num_workers = config.num_workers or max(1, by_default)
     if config.batch_size % num_workers:
         raise InputError(
             f"batch_size={config.batch_size} cannot be shared among num_workers={num_workers}: "
@@ -143,8 +143,6 @@ def _num_workers(config: TrainingConfig, num_images: int, cpus: int, gpus: float
         )
     if num_workers > num_images:
         raise InputError(f"num_workers={num_workers} for {num_images} images: give fewer workers")
-    if config.sync_batchnorm and gpus < 1:
-        raise InputError("sync_batchnorm=True needs GPUs, and Ray has none: leave it out")
     return num_workers
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import write_training_shapes
 from tests.head import Head, free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -92,6 +93,19 @@ def test_a_cluster_that_never_gets_large_enough_ends_the_run_with_a_code_of_its_
         "error: GPUs: 0 of 1 actors run after 5 s: look whether the cluster can get" in ran.stdout
     )
     assert '"status": "failed"' in (tmp_path / "table/runs/night.json").read_text()
+
+
+def test_a_training_waits_in_the_same_way(growing: Head, tmp_path: Path) -> None:
+    write_training_shapes(tmp_path, 20)
+    truth = str(tmp_path / "truth.parquet")
+    ran = growing.run(
+        *("yolox-ray", "submit", "--wait", "--", "train", "--train", truth, "--val", truth),
+        *("--preset", "nano", "--input_size", "64", "--output", str(tmp_path / "run")),
+        *("--batch_size=18", "--num_workers=9", "--use_gpu=true", "--wait_timeout=4"),
+    )
+    assert ran.returncode == 6, ran.stdout
+    assert "9 workers need one each after 4 s: look whether the cluster can get" in ran.stdout
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_cluster_without_anything_wants_to_know_what_there_is_to_be(
