@@ -75,6 +75,9 @@ def report(summary: "labelling.LabellingSummary") -> str:
         f" ({record.duplicates} duplicates dropped)",
         f"{ledger.detections} detections; {ledger.empty} images without objects",
     ]
+    if record.left_out:
+        counts = ", ".join(f"{count} {why}" for why, count in record.left_out.items())
+        lines.append(f"not listed: {counts} (--all_files lists whatever has another suffix)")
     lines += [f"  failed, {kind}: {count}" for kind, count in ledger.failed_by_kind.items()]
     lines += [f"  skipped, labelled in {run}: {count}" for run, count in record.skipped_in.items()]
     if summary.labelled_now:

@@ -18,8 +18,16 @@ class LabellingConfig:
     """The detector's weights: a local path or an s3:// URI; ours, YOLOX's
     or that of bubbliiiing's yolox-pytorch."""
     source: str = ""
-    """What to label: a local folder, an s3://bucket/prefix (every key that begins so), or a
-    Parquet or CSV file with a column image_uri."""
+    """What to label: a local folder, an s3://bucket/prefix (every key that begins so), a glob in
+    either, one photo; a Parquet or CSV file with a column image_uri, a .txt or .json list of names
+    (relative to the list), or the manifest.json of an S3 Inventory."""
+    include: tuple[str, ...] = ()
+    """Only what matches one of these globs, for example [2026-*/**, '*.dat']; without a slash they
+    are about the file's name. Without it: what has a photo's suffix, or none."""
+    exclude: tuple[str, ...] = ()
+    """Nothing that matches one of these globs."""
+    all_files: bool = False
+    """List every file, whatever its suffix. What is not listed is counted in the run's record."""
     incremental: bool = False
     """Skip what a complete run of this table has labelled with the same weights and settings, if
     its ETag (on a disk its time and size) is still the same."""

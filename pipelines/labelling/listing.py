@@ -1,38 +1,41 @@
-"""What a source holds: every file below a folder or an S3 prefix, or the rows of a manifest file.
-
-Everything is listed, whatever its name: a file that turns out not to be an image costs one row,
-while a filter on names would lose images silently.
-"""
+"""What a source holds: the photos below a folder or a prefix, or what a list names."""
 
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.dataset as pads
-import pyarrow.fs as pafs
 
 from pipelines import storage
 from pipelines.errors import InputError
-from pipelines.storage import Folder
+from pipelines.labelling.inventory import is_inventory, objects_of_inventory
+from pipelines.labelling.lists import (
+    LIST_SUFFIXES,
+    TABLE_SUFFIXES,
+    names_of_list,
+    read_text,
+    rows_of_table,
+)
+from pipelines.labelling.selection import Selection, matches, split_glob
 from pipelines.tables import FAILED, LISTED, Views
 
 Item = TypeVar("Item")
+Row = dict[str, Any]
 
 ROWS_PER_TABLE = 16_384
 """Rows that are held at a time, however long the listing is."""
 
-_MANIFEST_SUFFIXES = (".parquet", ".csv")
-_PARQUET = pads.ParquetFileFormat(pre_buffer=False)
-"""Else the whole file would be read before its first row."""
+_GLOB_ON_DISK = "*?["
+_GLOB_IN_S3 = "*"
+"""Keys are taken to the letter, `?` and brackets and all, as long as there is no `*`."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +45,51 @@ class Listing:
     tables: Iterator[pa.Table]
     may_repeat: bool
     """Whether an image can be in it twice; neither a disk nor S3 lists a name twice."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Names that were met and not listed so far, by their suffix or why."""
 
 
-def list_source(source: str) -> Listing:
-    """List a local folder, an `s3://bucket/prefix`, or a Parquet or CSV file of `image_uri`s.
+def list_source(source: str, selection: Selection | None = None) -> Listing:
+    """List what a source holds.
+
+    Args:
+        source: a local folder, an `s3://bucket/prefix`, a glob in either, one photo; or what names
+            each image: a Parquet or CSV file with `image_uri`, a `.txt` or `.json` list, or the
+            `manifest.json` of an S3 Inventory.
+        selection: which names of a folder, a prefix, a glob or an inventory are listed; the photos
+            among them if not given. What names each image itself is listed as it is.
 
     Raises:
-        InputError: the source does not exist, may not be read, holds nothing, or is no manifest;
+        InputError: the source does not exist, may not be read, holds nothing, or is no list;
             raised by the iterator where that is found out later.
     """
-    uri = storage.normalise_uri(source)
-    if_empty = f"source={source!r} holds no files"
-    if uri.endswith(_MANIFEST_SUFFIXES):
-        return Listing(_begun(_rows_of_manifest(uri), if_empty), may_repeat=True)
-    files = _objects_below(uri) if storage.is_s3(uri) else _files_below(Path(uri))
-    return Listing(_tables(_begun(files, if_empty)), may_repeat=False)
+    uri, selection = storage.normalise_uri(source), selection or Selection()
+    if uri.endswith(TABLE_SUFFIXES):
+        tables = rows_of_table(uri, ROWS_PER_TABLE)
+        return Listing(_begun(tables, lambda: f"source={source!r} is empty"), may_repeat=True)
+    if uri.endswith(LIST_SUFFIXES):
+        text = read_text(uri)
+        if not is_inventory(text):
+            rows: Iterator[Row] = ({"image_uri": name} for name in names_of_list(uri))
+            begun = _begun(rows, lambda: f"source={source!r} is empty")
+            return Listing(_tables(begun), may_repeat=True)
+        rows = _objects_of_inventory(uri, text, selection)
+    elif storage.is_s3(uri):
+        rows = _objects_below(*split_glob(uri, _GLOB_IN_S3), selection)
+    else:
+        rows = _files_at(uri, selection)
+    begun = _begun(rows, lambda: _why_empty(source, selection))
+    return Listing(_tables(begun), may_repeat=False, left_out=selection.left_out)
+
+
+def _why_empty(source: str, selection: Selection) -> str:
+    if not selection.left_out:
+        return f"source={source!r} holds no files"
+    left_out = ", ".join(f"{count} {why}" for why, count in selection.left_out.most_common(5))
+    return (
+        f"source={source!r} holds nothing that is to be listed ({left_out} left out): look at "
+        "--include and --exclude, or give --all_files for names without a photo's suffix"
+    )
 
 
 def list_failed(views: Views, kinds: Collection[str]) -> Listing:
@@ -70,10 +103,10 @@ def list_failed(views: Views, kinds: Collection[str]) -> Listing:
     batches = views.images.to_batches(["image_uri"], filter=chosen, batch_size=ROWS_PER_TABLE)
     rows = (row for batch in batches for row in batch.to_pylist())
     if_empty = f"no image has failed as {' or '.join(kinds)}" if kinds else "no image has failed"
-    return Listing(_tables(_begun(rows, if_empty)), may_repeat=False)
+    return Listing(_tables(_begun(rows, lambda: if_empty)), may_repeat=False)
 
 
-def _begun(items: Iterator[Item], if_empty: str) -> Iterator[Item]:
+def _begun(items: Iterator[Item], if_empty: Callable[[], str]) -> Iterator[Item]:
     """The same items. The first is looked up now: who cannot list it is told before all else.
 
     Raises:
@@ -81,7 +114,7 @@ def _begun(items: Iterator[Item], if_empty: str) -> Iterator[Item]:
     """
     first = next(items, None)
     if first is None:
-        raise InputError(f"{if_empty}: nothing to label")
+        raise InputError(f"{if_empty()}: nothing to label")
     return chain([first], items)
 
 
@@ -91,14 +124,39 @@ def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist(batch, schema=LISTED)
 
 
-def _objects_below(uri: str) -> Iterator[dict[str, Any]]:
-    bucket, _ = storage.split_s3_uri(uri)
+def _objects_below(uri: str, glob: str | None, selection: Selection) -> Iterator[Row]:
+    """The objects whose keys begin so and, where there is a glob, match it."""
+    bucket, prefix = storage.split_s3_uri(uri)
+    folder = prefix[: prefix.rfind("/") + 1]
+    # Up to its first special letter, a glob narrows the listing itself.
+    begin = split_glob(f"{uri}{glob}", _GLOB_IN_S3)[0] if glob else uri
     try:
-        for item in storage.list_objects(uri):
-            if not _is_folder_marker(item):
+        for item in storage.list_objects(begin):
+            name = item["Key"].removeprefix(folder)
+            if not _is_folder_marker(item) and _is_wanted(name, glob, selection):
                 yield _row_of_object(bucket, item)
     except storage.STORAGE_ERRORS as error:
         raise InputError(f"source={uri!r} cannot be listed: {error}") from error
+
+
+def _is_wanted(name: str, glob: str | None, selection: Selection) -> bool:
+    return (glob is None or matches(name, glob, whole=True)) and selection.takes(name)
+
+
+def _objects_of_inventory(uri: str, text: str, selection: Selection) -> Iterator[Row]:
+    for item in objects_of_inventory(uri, text):
+        found = {"Size": item["Size"], "Key": item["Key"]}
+        if not _is_folder_marker(found) and selection.takes(item["Key"]):
+            yield {
+                "image_uri": f"{storage.S3_SCHEME}{item['bucket']}/{item['Key']}",
+                "etag": (item.get("ETag") or "").strip('"') or None,
+                "size_bytes": item["Size"],
+                "last_modified": _time_of(item.get("LastModifiedDate")),
+            }
+
+
+def _time_of(value: str | datetime | None) -> datetime | None:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
 def _is_folder_marker(item: dict[str, Any]) -> bool:
@@ -115,18 +173,27 @@ def _row_of_object(bucket: str, item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _files_below(folder: Path) -> Iterator[dict[str, Any]]:
+def _files_at(path: str, selection: Selection) -> Iterator[Row]:
+    """One photo, or the files below a folder, or those that match a glob."""
+    if os.path.isfile(path):
+        return iter([_row_of_file(Path(path), os.stat(path))])
+    base, glob = (path, None) if os.path.exists(path) else split_glob(path, _GLOB_ON_DISK)
+    return _files_below(Path(base), glob, selection)
+
+
+def _files_below(folder: Path, glob: str | None, selection: Selection) -> Iterator[Row]:
     if not folder.is_dir():
         raise InputError(
-            f"source={str(folder)!r} is no folder: give a folder, an s3://bucket/prefix, "
-            "or a .parquet or .csv manifest"
+            f"source={str(folder)!r} is no folder: give a folder, an s3://bucket/prefix, a glob, "
+            "one photo, or a list (.parquet, .csv, .txt or .json)"
         )
     try:
         for path in storage.walk_files(str(folder)):
             with suppress(FileNotFoundError):  # it has gone meanwhile
                 status = path.lstat()
                 # Reading a pipe or a socket would wait for ever.
-                if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
+                is_file = stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)
+                if is_file and _is_wanted(str(path.relative_to(folder)), glob, selection):
                     yield _row_of_file(path, status)
     except OSError as error:
         raise InputError(f"source={str(folder)!r} cannot be listed: {error}") from error
@@ -144,59 +211,3 @@ def _row_of_file(path: Path, status: os.stat_result) -> dict[str, Any]:
         "size_bytes": status.st_size if is_regular else None,
         "last_modified": datetime.fromtimestamp(status.st_mtime, UTC),
     }
-
-
-def _rows_of_manifest(uri: str) -> Iterator[pa.Table]:
-    folder = Folder(uri.rpartition("/")[0] or "/")
-    try:
-        dataset = _open_manifest(uri, folder.arrow_filesystem())
-        if "image_uri" not in dataset.schema.names:
-            raise InputError(
-                f"source={uri!r} has the columns {', '.join(dataset.schema.names)}: "
-                "a manifest needs a column image_uri"
-            )
-        columns = [name for name in LISTED.names if name in dataset.schema.names]
-        # With threads, Arrow reads on while nobody takes the rows: 200 MB of a manifest of 3 M.
-        for batch in dataset.to_batches(
-            columns=columns, batch_size=ROWS_PER_TABLE, batch_readahead=1, use_threads=False
-        ):
-            if len(batch):
-                yield _listed(uri, pa.Table.from_batches([batch]))
-    except FileNotFoundError as error:
-        raise InputError(f"source={uri!r} cannot be read: there is no such file") from error
-    # Before ArrowException: Arrow's errors of reading are OSErrors too.
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-        raise InputError(f"source={uri!r} is not a readable manifest: {error}") from error
-    except storage.STORAGE_ERRORS as error:
-        raise InputError(f"source={uri!r} cannot be read: {error}") from error
-
-
-def _open_manifest(uri: str, filesystem: pafs.FileSystem) -> pads.Dataset:
-    is_parquet = uri.endswith(".parquet")
-    as_text = pyarrow.csv.ConvertOptions(
-        column_types={"image_uri": pa.string(), "etag": pa.string()},
-        strings_can_be_null=True,
-        null_values=[""],
-    )
-    return pads.dataset(
-        uri.removeprefix(storage.S3_SCHEME),
-        filesystem=filesystem,
-        format=_PARQUET if is_parquet else pads.CsvFileFormat(convert_options=as_text),
-    )
-
-
-def _listed(uri: str, table: pa.Table) -> pa.Table:
-    """The columns of schema.LISTED, null where the manifest lacks one."""
-    columns = [
-        table[field.name].cast(field.type)
-        if field.name in table.column_names
-        else pa.nulls(len(table), field.type)
-        for field in LISTED
-    ]
-    uris, etags, *rest = columns
-    if uris.null_count:
-        raise InputError(f"source={uri!r} has {uris.null_count} rows without an image_uri")
-    # A relative path means one thing here and another in a worker.
-    uris = pa.array([path if "://" in path else os.path.abspath(path) for path in uris.to_pylist()])
-    etags = pc.utf8_trim(etags, characters='"')
-    return pa.Table.from_arrays([uris, etags, *rest], schema=LISTED)

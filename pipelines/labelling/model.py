@@ -54,4 +54,7 @@ def read_model(config: LabellingConfig, weights: bytes) -> Model:
 def _selection(config: LabellingConfig) -> str:
     if config.retry_failed:
         return " ".join(["failed in", config.retry_failed, *sorted(config.retry_kinds)])
-    return runs.NEW if config.incremental else runs.ALL
+    which = {"include": config.include, "exclude": config.exclude}
+    words = [f"{name} {' '.join(globs)}" for name, globs in which.items() if globs]
+    words += ["all files"] if config.all_files else []
+    return ", ".join([runs.NEW if config.incremental else runs.ALL, *words])

@@ -16,6 +16,7 @@ from pipelines.labelling.fetching import Fetch, fetch_block
 from pipelines.labelling.listing import Listing, list_failed, list_source
 from pipelines.labelling.manifest import write_manifest
 from pipelines.labelling.model import Model, read_model
+from pipelines.labelling.selection import Selection
 from pipelines.storage import Folder, Lease
 from pipelines.tables import Ledger, RunFolders, RunRecord, RunSettings, open_run, open_runs, runs
 
@@ -92,7 +93,7 @@ def _refuse_table_inside_source(config: LabellingConfig) -> None:
 def _list(config: LabellingConfig) -> Listing:
     if config.retry_failed:
         return list_failed(open_run(config.table, config.retry_failed), config.retry_kinds)
-    return list_source(config.source)
+    return list_source(config.source, Selection(config.include, config.exclude, config.all_files))
 
 
 def _find_run(
@@ -141,6 +142,7 @@ def _begin_run(
         settings=model.settings,
         weights_uri=config.checkpoint,
         duplicates=listed.duplicates,
+        left_out=dict(listing.left_out),
         skipped_in=listed.skipped_in,
         ledger=Ledger(listed.listed, skipped=listed.skipped),
         parts=listed.parts,

@@ -1,10 +1,11 @@
-"""URIs: local paths and s3://bucket/key, and nothing else."""
+"""URIs: local paths, also as file://, and s3://bucket/key; nothing else."""
 
 import os
 
 from pipelines.errors import InputError
 
 S3_SCHEME = "s3://"
+_FILE_SCHEME = "file://"
 
 
 def is_s3(uri: str) -> bool:
@@ -19,9 +20,9 @@ def normalise_uri(uri: str) -> str:
     """
     if not uri:
         raise InputError("the path is empty: give a local path or s3://bucket/prefix")
-    scheme, separator, rest = uri.partition("://")
+    scheme, separator, rest = uri.removeprefix(_FILE_SCHEME).partition("://")
     if not separator:
-        return os.path.abspath(os.path.expanduser(uri))
+        return os.path.abspath(os.path.expanduser(scheme))
     if scheme != "s3" or "::" in scheme:
         raise InputError(f"{scheme}:// is not supported: give a local path or s3://bucket/prefix")
     bucket = rest.partition("/")[0]

@@ -84,6 +84,8 @@ class RunRecord:
     started_at: str = ""
     finished_at: str | None = None
     duplicates: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Names below the source that were not listed, by their suffix or why."""
     skipped_in: Mapping[str, int] = field(default_factory=dict)
     """Skipped images by the run that has labelled them."""
     ledger: Ledger
@@ -111,6 +113,7 @@ class RunRecord:
             "finished_at": self.finished_at,
             "listed": self.ledger.listed,
             "duplicates": self.duplicates,
+            "left_out": dict(self.left_out),
             "labelled": self.ledger.labelled,
             "empty": self.ledger.empty,
             "failed": self.ledger.failed,
@@ -226,7 +229,7 @@ def _find_unnamed(table: Folder, date: str | None, settings: RunSettings) -> Run
     unfinished = [record for record in records if record.status != COMPLETE]
     of_today = [record for record in records if record.date == (date or today())]
     # What is new can be asked for again on the same day.
-    complete = [] if settings.selection == NEW else of_today
+    complete = [] if settings.selection.split(", ")[0] == NEW else of_today
     return next(iter(unfinished + complete), None)
 
 

@@ -77,7 +77,7 @@ def odd_archive() -> dict[str, OddFile]:
     archive = {
         "empty.jpg": OddFile(b"", error_kind="empty_object"),
         "page.jpg": OddFile(b"<!DOCTYPE html><p>404", error_kind="not_an_image"),
-        "notes.txt": OddFile(b"remember the milk", error_kind="not_an_image"),
+        "notes": OddFile(b"remember the milk", error_kind="not_an_image"),
         "truncated.jpg": OddFile(jpeg[: len(jpeg) // 2], error_kind="truncated"),
         "cut-in-header.jpg": OddFile(jpeg[:30], error_kind="truncated"),
         "truncated.png": OddFile(png[: len(png) // 2], error_kind="truncated"),
@@ -95,7 +95,7 @@ def odd_archive() -> dict[str, OddFile]:
         "one-pixel.png": OddFile(_encode(".png", _photo(1, 1)), (1, 1)),
         "one-row.png": OddFile(_encode(".png", _photo(300, 1)), (300, 1)),
         "really-a-png.jpg": OddFile(png, as_is),
-        "really-a-jpeg.txt": OddFile(jpeg, as_is),
+        "really-a-jpeg": OddFile(jpeg, as_is),
     }
     for orientation in range(1, 9):
         # 5 to 8 turn the photo by a quarter.

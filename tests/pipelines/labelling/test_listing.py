@@ -1,4 +1,8 @@
+import gzip
+import json
 import os
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,8 +22,8 @@ def _uris(source: object) -> list[str]:
     return _listed(source)["image_uri"].to_pylist()
 
 
-def test_a_folder_is_listed_whole_whatever_its_files_are_called(tmp_path) -> None:
-    names = ["a.jpg", "b/c d.PNG", "b/.hidden", "notes.txt", "größe#%.jpg"]
+def test_a_folder_is_listed_whole_whatever_its_photos_are_called(tmp_path) -> None:
+    names = ["a.jpg", "b/c d.PNG", "b/.hidden", "without a suffix", "größe#%.jpg"]
     for name in names:
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,3 +137,122 @@ def test_a_source_is_refused_before_its_rows_are_asked_for(tmp_path, bucket) -> 
     for source, complaint in complaints.items():
         with pytest.raises(InputError, match=complaint):
             list_source(source)
+
+
+def _photos(folder: Path, *names: str) -> list[str]:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return [str(folder / name) for name in names]
+
+
+def test_of_a_folder_only_photos_are_listed_and_the_rest_is_counted(tmp_path: Path) -> None:
+    photo, *_ = _photos(tmp_path, "0.jpg", "0.json", "Thumbs.db", "clip.mp4")
+    listing = list_source(str(tmp_path))
+    assert pa.concat_tables(listing.tables)["image_uri"].to_pylist() == [photo]
+    assert listing.left_out == {".json": 1, ".db": 1, ".mp4": 1}
+    with pytest.raises(InputError, match=r"\(1 \.mp4 left out\).*--all_files"):
+        list_source(str(tmp_path / "*.mp4"))
+
+
+def test_one_photo_a_glob_and_a_file_uri_are_sources(tmp_path: Path) -> None:
+    a, b, c = _photos(tmp_path, "x/a.jpg", "x/b.jpg", "y/c [1].jpg")
+    assert _uris(a) == _uris(f"file://{a}") == [a]
+    assert _uris(tmp_path / "*/[ab].jpg") == [a, b]
+    assert _uris(tmp_path / "y/c [1].jpg") == [c]  # a name that is there is no glob
+    with pytest.raises(InputError, match="holds no files: nothing to label"):
+        list_source(str(tmp_path / "*.png"))
+
+
+def test_a_glob_in_s3_narrows_the_listing(bucket, faulty_s3) -> None:
+    wanted = [bucket.put(key, b"x") for key in ("2026-01/a.jpg", "2026-02/b.jpg")]
+    for key in ("2025-12/c.jpg", "2026-01/deep/d.jpg", "2026-01/notes.txt"):
+        bucket.put(key, b"x")
+    assert _uris(f"s3://{bucket.name}/2026-*/*.jpg") == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.txt", "../photos/0.jpg\n\n../photos/1.jpg\n"),
+        ("list.json", '["../photos/0.jpg", "../photos/1.jpg"]'),
+        ("images.json", '{"images": [{"file": "../photos/0.jpg"}, {"file": "../photos/1.jpg"}]}'),
+        ("coco.json", '{"images": [{"file_name": "../photos/0.jpg"}, "../photos/1.jpg"]}'),
+    ],
+)
+def test_a_list_names_images_relative_to_itself(name: str, text: str, tmp_path: Path) -> None:
+    photos = _photos(tmp_path, "photos/0.jpg", "photos/1.jpg")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / name).write_text(text)
+    assert _uris(tmp_path / "lists" / name) == photos
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"a": 1}', "is no list of images: give a JSON array"),
+        ("[1]", "has an entry without a name"),
+        ("[", "is no JSON"),
+        ("[]", "is empty: nothing to label"),
+    ],
+)
+def test_what_is_no_list_is_refused(text: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=told):
+        list_source(str(path))
+
+
+def _inventory(bucket, kind: str, files: dict[str, bytes], schema: str) -> str:
+    for key, body in files.items():
+        bucket.put(key, body)
+    manifest = {
+        "sourceBucket": "archive-of-photos",
+        "destinationBucket": f"arn:aws:s3:::{bucket.name}",
+        "fileFormat": kind,
+        "fileSchema": schema,
+        "files": [{"key": key} for key in files],
+    }
+    return bucket.put("inventory/manifest.json", json.dumps(manifest).encode())
+
+
+INVENTORY = [
+    {"image_uri": "s3://archive-of-photos/a b+c.jpg", "etag": "e1", "size_bytes": 10},
+    {"image_uri": "s3://archive-of-photos/2026/d.jpg", "etag": "e2", "size_bytes": 20},
+]
+
+
+def test_an_s3_inventory_in_csv_is_a_source_whose_keys_are_decoded(bucket) -> None:
+    rows = (
+        '"archive-of-photos","a+b%2Bc.jpg","true","false","10","2026-11-01T00:00:00.000Z","e1"\n'
+        '"archive-of-photos","gone.jpg","true","true","","2026-11-01T00:00:00.000Z",""\n'
+        '"archive-of-photos","old.jpg","false","false","9","2026-11-01T00:00:00.000Z","e0"\n'
+        '"archive-of-photos","2026/d.jpg","true","false","20","2026-11-01T00:00:00.000Z","e2"\n'
+        '"archive-of-photos","2026/d.json","true","false","5","2026-11-01T00:00:00.000Z","e3"\n'
+    )
+    schema = "Bucket, Key, IsLatest, IsDeleteMarker, Size, LastModifiedDate, ETag"
+    files = {"inventory/data/1.csv.gz": gzip.compress(rows.encode())}
+    found = _listed(_inventory(bucket, "CSV", files, schema))
+    assert found.select(["image_uri", "etag", "size_bytes"]).to_pylist() == INVENTORY
+    assert found["last_modified"][0].as_py() == datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def test_an_s3_inventory_in_parquet_is_a_source_whose_keys_are_as_they_are(bucket) -> None:
+    sink = pa.BufferOutputStream()
+    columns = {
+        "bucket": ["archive-of-photos"] * 2,
+        "key": ["a b+c.jpg", "2026/d.jpg"],
+        "size": [10, 20],
+        "e_tag": ["e1", "e2"],
+    }
+    pq.write_table(pa.table(columns), sink)
+    files = {"inventory/data/1.parquet": sink.getvalue().to_pybytes()}
+    found = _listed(_inventory(bucket, "Parquet", files, "message s3.inventory {...}"))
+    assert found.select(["image_uri", "etag", "size_bytes"]).to_pylist() == INVENTORY
+
+
+def test_an_inventory_of_another_kind_is_refused(bucket) -> None:
+    with pytest.raises(InputError, match=r"in ORC .* must be in CSV or Parquet"):
+        list_source(_inventory(bucket, "ORC", {"x.orc": b""}, "struct<...>"))
+    with pytest.raises(InputError, match="without Size: let it have these fields"):
+        list_source(_inventory(bucket, "CSV", {"1.csv.gz": gzip.compress(b"a,b\n")}, "Bucket, Key"))

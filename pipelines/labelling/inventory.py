@@ -1,0 +1,112 @@
+"""An S3 Inventory as a source: how a bucket of a billion objects is listed without listing it.
+
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote_plus
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from pipelines import storage
+from pipelines.errors import InputError
+from pipelines.storage import Folder
+
+_ARN = "arn:aws:s3:::"
+_COLUMNS = {
+    "Key": "key",
+    "Size": "size",
+    "LastModifiedDate": "last_modified_date",
+    "ETag": "e_tag",
+    "IsLatest": "is_latest",
+    "IsDeleteMarker": "is_delete_marker",
+}
+"""What its CSV calls a column, and what its Parquet does. The bucket stands in the manifest."""
+_NEEDED = ("Key", "Size")
+
+
+def is_inventory(text: str) -> bool:
+    """Whether a JSON file is the manifest of one."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and {"fileFormat", "files"} <= set(content)
+
+
+def objects_of_inventory(uri: str, text: str) -> Iterator[Mapping[str, Any]]:
+    """A bucket, and the Key, Size, ETag and LastModified of each object that is there now.
+
+    Raises:
+        InputError: it is in ORC, has no keys or sizes, or one of its files cannot be read.
+    """
+    manifest = json.loads(text)
+    kind, bucket = manifest["fileFormat"], manifest.get("sourceBucket")
+    reader = {"CSV": _rows_of_csv, "Parquet": _rows_of_parquet}.get(kind)
+    if reader is None or not bucket:
+        raise InputError(
+            f"source={uri!r} is an S3 Inventory in {kind} of the bucket {bucket!r}: it must be in "
+            "CSV or Parquet, and name its sourceBucket"
+        )
+    folder = Folder(f"{storage.S3_SCHEME}{manifest['destinationBucket'].removeprefix(_ARN)}")
+    for file in manifest["files"]:
+        try:
+            for row in reader(uri, manifest, folder, file["key"]):
+                if _is_there(row):
+                    yield {"bucket": bucket, **row}
+        except (*storage.STORAGE_ERRORS, pa.ArrowException) as error:
+            raise InputError(f"source={uri!r}: {file['key']!r} cannot be read: {error}") from error
+
+
+def _is_there(row: Mapping[str, Any]) -> bool:
+    """Of a bucket with versions, the newest that is no deletion."""
+    return str(row.get("IsLatest") or "true").lower() == "true" and (
+        str(row.get("IsDeleteMarker") or "false").lower() == "false"
+    )
+
+
+def _rows_of_csv(
+    uri: str, manifest: Mapping[str, Any], folder: Folder, key: str
+) -> Iterator[dict[str, Any]]:
+    names = [name.strip() for name in manifest["fileSchema"].split(",")]
+    _check_columns(uri, names)
+    filesystem = folder.arrow_filesystem()
+    path = f"{folder.uri.removeprefix(storage.S3_SCHEME).rstrip('/')}/{key}"
+    with filesystem.open_input_stream(path, compression="gzip") as stream:
+        batches = pyarrow.csv.open_csv(
+            stream,
+            pyarrow.csv.ReadOptions(column_names=names, use_threads=False),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types={**dict.fromkeys(names, pa.string()), "Size": pa.int64()},
+                include_columns=[name for name in names if name in _COLUMNS],
+            ),
+        )
+        for batch in batches:
+            for row in batch.to_pylist():
+                yield row | {"Key": unquote_plus(row["Key"])}
+
+
+def _rows_of_parquet(
+    uri: str, manifest: Mapping[str, Any], folder: Folder, key: str
+) -> Iterator[dict[str, Any]]:
+    path = f"{folder.uri.removeprefix(storage.S3_SCHEME).rstrip('/')}/{key}"
+    with folder.arrow_filesystem().open_input_file(path) as source:
+        file = pq.ParquetFile(source)
+        there = {ours: name for ours, name in _COLUMNS.items() if name in file.schema_arrow.names}
+        _check_columns(uri, list(there))
+        for batch in file.iter_batches(columns=list(there.values())):
+            for row in batch.to_pylist():
+                yield {ours: row[name] for ours, name in there.items()}
+
+
+def _check_columns(uri: str, names: Sequence[str]) -> None:
+    missing = [name for name in _NEEDED if name not in names]
+    if missing:
+        raise InputError(
+            f"source={uri!r} is an S3 Inventory without {' and '.join(missing)}: let it have these "
+            "fields, and better ETag and LastModifiedDate too"
+        )
