@@ -146,6 +146,7 @@ def _parts(attempt: Attempt, monitor: Any) -> Iterator[Part]:
             threads=1,  # until an actor knows its node
             device="cuda" if plan.gpus else "cpu",
         ),
+        image_timeout_s=config.image_timeout,
         folders=attempt.folders,
         monitor=monitor,
     )

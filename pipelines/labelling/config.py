@@ -72,6 +72,8 @@ class LabellingConfig:
     max_retries_per_image: float = 2.0
     """A run in which the storage makes more requests be repeated, on average, is stopped: it would
     turn the archive into failed rows."""
+    image_timeout: float = 60.0
+    """Seconds that one image may keep a detector busy; then its row says timed_out."""
     stall_timeout: float = 600.0
     """Seconds without a sign from any stage after which the run is stopped, with exit code 4."""
 
@@ -94,7 +96,7 @@ class LabellingConfig:
         for name in ("batch_size", "images_per_part", "max_pixels", "max_image_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("max_retries_per_image", "stall_timeout", "wait_timeout"):
+        for name in ("max_retries_per_image", "image_timeout", "stall_timeout", "wait_timeout"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
         if self.num_actors is not None and self.num_actors < 1:

@@ -38,6 +38,7 @@ class Stages:
     """yolox, or package.module:Class."""
     weights: KeptBytes
     settings: DetectorSettings
+    image_timeout_s: float
     folders: RunFolders
     """Where the manifest is read, and the parts are written."""
     monitor: Any
@@ -83,6 +84,7 @@ def _graph(remaining: Sequence[int], stages: Stages, plan: ActorPlan) -> ray.dat
                 "weights": stages.weights,
                 "settings": stages.settings,
                 "plan": plan,
+                "image_timeout_s": stages.image_timeout_s,
                 "monitor": stages.monitor,
             },
             compute=ray.data.ActorPoolStrategy(size=min(plan.num_actors, len(parts))),

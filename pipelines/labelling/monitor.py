@@ -25,7 +25,7 @@ class Monitor:
 
     def detector_started(self, actor: str | None, node: str) -> None:
         self._detectors[actor] = node
-        self._sign()
+        self.sign()
 
     def detectors_on(self, nodes: Collection[str]) -> int:
         """How many have loaded their model on these nodes."""
@@ -34,20 +34,20 @@ class Monitor:
     def begin(self, stage: str, part: int, process: str) -> None:
         """A part that is begun again, since whoever had it has died, is no sign of progress."""
         if (stage, part) not in self._in_hand:
-            self._sign()
+            self.sign()
         self._in_hand[stage, part] = (time.monotonic(), process)
 
     def go_on(self, stage: str, part: int, images: int) -> None:
         """So many images are done of a part that is in hand."""
         if images > self._furthest.get((stage, part), 0):
             self._furthest[stage, part] = images
-            self._sign()
+            self.sign()
 
     def end(self, stage: str, part: int) -> None:
         self._in_hand.pop((stage, part), None)
         self._furthest.pop((stage, part), None)
         _, count = self._finished.get(stage, (0.0, 0))
-        self._finished[stage] = (self._sign(), count + 1)
+        self._finished[stage] = (self.sign(), count + 1)
 
     def seconds_since_a_sign(self) -> float:
         return time.monotonic() - self._last_sign
@@ -56,7 +56,8 @@ class Monitor:
         """A line for each stage: what it has in hand and for how long, or when it last had."""
         return [f"{stage}: {self._report(stage)}" for stage in stages]
 
-    def _sign(self) -> float:
+    def sign(self) -> float:
+        """Something moves."""
         self._last_sign = time.monotonic()
         return self._last_sign
 

@@ -64,12 +64,19 @@ class DetectStage:
         weights: KeptBytes,
         settings: DetectorSettings,
         plan: ActorPlan,
+        image_timeout_s: float,
         monitor: Any,
     ) -> None:
         """Load the model; what it raises is IsolatedDetector's."""
         node_id, node = cluster.this_node()
         settings = replace(settings, threads=plan.threads_on(node))
-        self._detector = IsolatedDetector(detector, ray.get(weights.ref), settings)
+        self._detector = IsolatedDetector(
+            detector,
+            ray.get(weights.ref),
+            settings,
+            image_timeout_s,
+            on_death=lambda: monitor.sign.remote(),
+        )
         self._images_at_once = IMAGES_AT_ONCE[settings.device]
         self._monitor = monitor
         monitor.detector_started.remote(ray.get_runtime_context().get_actor_id(), node_id)

@@ -20,6 +20,7 @@ class ErrorKind(StrEnum):
     TOO_MANY_PIXELS = "too_many_pixels"
     OUT_OF_MEMORY = "out_of_memory"
     CRASHED = "crashed"
+    TIMED_OUT = "timed_out"
     NOT_FINITE = "not_finite"
 
 

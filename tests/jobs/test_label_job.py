@@ -72,12 +72,14 @@ def test_too_many_failures_exit_with_3_after_all_rows_are_written(
     for number in range(3):
         cv2.imwrite(str(tmp_path / f"photos/{number}.png"), np.zeros((8, 8, 3), np.uint8))
     (tmp_path / "photos/bad.jpg").write_bytes(b"")
+    (tmp_path / "photos/0.json").write_text("{}")
     args = [f"--source={tmp_path / 'photos'}", f"--table={tmp_path / 'table'}", "--run=r"]
     args.append(f"--checkpoint={tmp_path / 'tiny.pth'}")
     assert _run(args, monkeypatch) == 3
     out, err = capsys.readouterr()
     assert "listed 4 = labelled 3 + failed 1" in out
     assert "failed, empty_object: 1" in out
+    assert "not listed: 1 .json (--all_files lists whatever has another suffix)" in out
     assert "25.0% of the images failed" in err
     assert json.loads((tmp_path / "table/runs/r.json").read_text())["status"] == "complete"
     assert _run([*args, "--max_failed_share=0.25"], monkeypatch) == 0

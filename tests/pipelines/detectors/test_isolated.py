@@ -225,3 +225,39 @@ def test_a_damaged_png_that_crashes_the_decoder_of_a_users_detector_costs_one_ro
         first, second, third = detector([png, damaged, png])
     assert (first.width, first.height) == (third.width, third.height) == (64, 48)
     assert (second.kind, str(second)[-7:]) == (ErrorKind.CRASHED, "SIGSEGV")
+
+
+def test_an_image_that_never_ends_costs_one_row_and_the_others_are_answered(
+    settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "_SLOWEST_S", 0.1)
+    deaths: list[None] = []
+    bodies = [*_bodies(3), b"HANG", b"4"]
+    with closing(
+        IsolatedDetector(STAND_IN, b"", settings, 0.5, lambda: deaths.append(None))
+    ) as detector:
+        answers = detector(bodies)
+    for number in (0, 1, 2, 4):
+        _assert_same(answers[number], found_in(bodies[number]))
+    hanging = answers[3]
+    assert isinstance(hanging, ImageError)
+    assert hanging.kind is ErrorKind.TIMED_OUT
+    assert str(hanging) == "the detector gave no answer in 0.5 s, and its process was ended"
+    assert len(deaths) >= 2
+
+
+@pytest.mark.parametrize("whom", ["child", "server"])
+def test_a_process_that_something_else_has_stopped_costs_time_only(
+    settings: DetectorSettings, whom: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "_SLOWEST_S", 0.1)
+    monkeypatch.setattr(isolation, "_REAPED_WITHIN_S", 0.5)
+    others = _children(os.getpid())
+    with closing(IsolatedDetector(STAND_IN, b"", settings, 0.5)) as detector:
+        [server] = set(_children(os.getpid())) - set(others)
+        children = _children(server)
+        for pid in children if whom == "child" else [server, *children]:
+            os.kill(pid, signal.SIGSTOP)
+        answers = detector(_bodies(3))
+        for body, answer in zip(_bodies(3), answers, strict=True):
+            _assert_same(answer, found_in(body))

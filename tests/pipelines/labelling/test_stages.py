@@ -40,7 +40,7 @@ def test_a_part_that_is_asked_about_in_pieces_comes_out_as_if_it_were_not(
     rows = [_row(number, kind) for number, kind in enumerate(kinds)]
     fetched = pa.Table.from_pylist(rows, schema=FETCHED)
     weights, plan = KeptBytes.of(b""), ActorPlan(num_actors=1, cpus=1, gpus=0)
-    given = ("benchmarks.stand_ins:BlindDetector", weights, SETTINGS, plan, start_monitor())
+    given = ("benchmarks.stand_ins:BlindDetector", weights, SETTINGS, plan, 60.0, start_monitor())
     whole = DetectStage(*given)(fetched)
     monkeypatch.setitem(stages.IMAGES_AT_ONCE, SETTINGS.device, 2)
     pieces = DetectStage(*given)(fetched)
