@@ -3,11 +3,13 @@ r"""Care for a table that jobs.label wrote: list its runs, check, drop and compa
 python -m jobs.table list --table s3://bucket/labels
 python -m jobs.table check --table s3://bucket/labels
 python -m jobs.table drop --table s3://bucket/labels --run 2026-11-21-0a1b2c3d
+python -m jobs.table drop --table s3://bucket/labels --older_than 30d --keep 3
 python -m jobs.table compact --table s3://bucket/labels
 
 Each command has a --help of its own.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,16 +33,30 @@ class ListConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DropConfig:
-    """Delete a run: its record first, which hides it from readers, then its files.
+    """Delete a run, or all old ones: the record first, which hides it from readers, then files.
 
     A drop that was killed is finished by the same command. A run is kept while other runs have
-    skipped images because of it.
+    skipped images because of it, or somebody is at work on it.
     """
 
     table: str
     """The folder or s3:// prefix that jobs.label wrote to."""
-    run: str
+    run: str = ""
     """Its name, as list shows it."""
+    older_than: str = ""
+    """Instead of a run: all whose date lies more than so many days back, for example 30d."""
+    keep: int = 1
+    """With older_than: so many of the newest complete runs stay, however old."""
+
+    def __post_init__(self) -> None:
+        if bool(self.run) == bool(self.older_than):
+            raise ValueError(
+                f"run={self.run!r}, older_than={self.older_than!r}: give one of the two"
+            )
+        if self.older_than and not re.fullmatch(r"\d+d", self.older_than):
+            raise ValueError(f"older_than={self.older_than!r}: must be a number of days, as 30d")
+        if self.keep < 0:
+            raise ValueError(f"keep={self.keep}: must not be negative")
 
 
 @exit_on_input_error
@@ -88,11 +104,26 @@ def _broken_promises(audits: "Sequence[tables.RunAudit]") -> pa.Table:
 
 
 def _drop(config: DropConfig) -> None:
-    removal = tables.drop_run(config.table, config.run)
+    if config.run:
+        _tell_of(tables.drop_run(config.table, config.run))
+        return
+    found = 0
+    for done in tables.drop_old_runs(config.table, int(config.older_than[:-1]), config.keep):
+        found += 1
+        _tell_of(done)
+    if not found:
+        print(f"no run is older than {config.older_than} and not among the {config.keep} to keep")
+
+
+def _tell_of(removal: "tables.Removal | tables.Kept") -> None:
+    if isinstance(removal, tables.Kept):
+        print(f"run {removal.run} is kept: {removal.why}", flush=True)
+        return
     print(
         f"run {removal.run} is dropped; files deleted: {removal.record} record, "
         f"{removal.images} images, {removal.detections} detections, {removal.manifest} manifest, "
-        f"{removal.temporary} temporary"
+        f"{removal.temporary} temporary",
+        flush=True,
     )
 
 

@@ -15,7 +15,7 @@ from .query import (
     run_query,
     summarise,
 )
-from .removal import drop_run
+from .removal import Kept, Removal, drop_old_runs, drop_run
 from .run_list import list_runs
 from .runs import RunRecord, RunSettings
 from .schema import (
@@ -40,7 +40,9 @@ __all__ = [
     "TRAINING",
     "AuditConfig",
     "CompactionConfig",
+    "Kept",
     "Ledger",
+    "Removal",
     "RunAudit",
     "RunFolders",
     "RunRecord",
@@ -49,6 +51,7 @@ __all__ = [
     "audit_table",
     "compact_table",
     "delete_leftovers",
+    "drop_old_runs",
     "drop_run",
     "list_runs",
     "open_run",

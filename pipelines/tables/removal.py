@@ -4,13 +4,15 @@ Without its record a run is invisible to readers at once, and its name is free a
 are gone. A drop that was killed is finished by the same command.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from pipelines.errors import InputError
 from pipelines.storage import STORAGE_ERRORS, Folder, Lease, holder_of
 from pipelines.tables.layout import record_name
-from pipelines.tables.records import read_named, require_run, run_names
+from pipelines.tables.records import read_named, read_records, require_run, run_names
+from pipelines.tables.runs import COMPLETE
 from pipelines.tables.snapshot import delete_all, files_of, temporary_files
 
 
@@ -42,6 +44,37 @@ def drop_run(uri: str, run: str) -> Removal:
             return _drop(table, run)
     except STORAGE_ERRORS as error:
         raise InputError(f"run {run!r} of {table.uri} cannot be dropped: {error}") from error
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A run that is old enough, and why it was not dropped."""
+
+    run: str
+    why: str
+
+
+def drop_old_runs(uri: str, older_than_days: int, keep: int) -> Iterator[Removal | Kept]:
+    """Drop runs whose date lies more than so many days back, but never the newest `keep` complete.
+
+    The newest go first: a run that others need can go once they have gone.
+
+    Yields:
+        What was deleted of a run, or why it had to be kept.
+
+    Raises:
+        InputError: there is no such table.
+    """
+    table = Folder(uri)
+    limit = (datetime.now(UTC).date() - timedelta(days=older_than_days)).isoformat()
+    records = read_records(table)[::-1]
+    complete = [record["run"] for record in records if record.get("status") == COMPLETE]
+    for record in records:
+        if (record.get("date") or limit) < limit and record["run"] not in complete[:keep]:
+            try:
+                yield drop_run(uri, record["run"])
+            except InputError as error:
+                yield Kept(record["run"], str(error))
 
 
 def _drop(table: Folder, run: str) -> Removal:

@@ -1,3 +1,4 @@
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from pipelines.storage.folder import Folder
 from pipelines.tables import removal
 from pipelines.tables.audit.table import AuditConfig, audit_table
 from pipelines.tables.query import open_table, run_query
-from pipelines.tables.removal import Removal, drop_run
+from pipelines.tables.records import run_names
+from pipelines.tables.removal import Kept, Removal, drop_old_runs, drop_run
 from pipelines.tables.snapshot import delete_all
 
 
@@ -119,3 +121,26 @@ def test_a_run_that_somebody_is_at_work_on_is_kept(
 def test_a_table_that_is_none_is_refused(disk: Folder) -> None:
     with pytest.raises(InputError, match="is not a table"):
         drop_run(disk.uri, "night")
+
+
+def _days_ago(days: int) -> str:
+    return (datetime.now(UTC).date() - timedelta(days=days)).isoformat()
+
+
+def test_old_runs_go_but_for_the_newest_and_those_that_are_needed(
+    disk: Folder, labelled_run
+) -> None:
+    labelled_run("base", _days_ago(90)).write(disk)
+    labelled_run("needs base", _days_ago(10), skipped=2, skipped_in="base").write(disk)
+    labelled_run("old", _days_ago(80)).write(disk)
+    labelled_run("stopped", _days_ago(70), status="stopped").write(disk)
+    labelled_run("newest of the old", _days_ago(31)).write(disk)
+    done = {found.run: found for found in drop_old_runs(disk.uri, older_than_days=30, keep=2)}
+    assert set(done) == {"base", "old", "stopped"}
+    assert isinstance(done["base"], Kept)
+    assert "needs base skipped because of it" in done["base"].why
+    assert sorted(run_names(disk)) == ["base", "needs base", "newest of the old"]
+    assert [found.run for found in drop_old_runs(disk.uri, 30, keep=0)] == [
+        "newest of the old",
+        "base",
+    ]
