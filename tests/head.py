@@ -97,6 +97,17 @@ class Head:
             text=True,
         )
 
+    def metrics(self, until: str) -> str:
+        """What Prometheus would scrape, once it has a metric of this name."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+            text: str = urllib.request.urlopen(url, timeout=30).read().decode()
+            if until in text:
+                return text
+            assert time.monotonic() < deadline, text
+            time.sleep(0.5)
+
     def kill(self) -> None:
         """As a machine that is lost: every process of it at once."""
         for pid in list(descendants(self._process.pid)):

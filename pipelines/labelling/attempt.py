@@ -17,6 +17,7 @@ from pipelines.errors import RunStoppedError, StalledError, sentence_in
 from pipelines.labelling.config import LabellingConfig
 from pipelines.labelling.fetching import Fetch
 from pipelines.labelling.graph import Stages, labelled_parts
+from pipelines.labelling.metrics import LabellingMetrics
 from pipelines.labelling.model import Model
 from pipelines.labelling.monitor import start_monitor
 from pipelines.labelling.progress import LabellingProgress
@@ -118,7 +119,9 @@ def _run(attempt: Attempt, effort: Effort) -> tuple[Ledger, int]:
     before = ledger = read_ledger(attempt.folders, attempt.record.ledger)
     monitor = start_monitor()
     with LabellingProgress(before) as progress:
-        detectors = DetectorWatch(attempt.plan, monitor, attempt.config.wait_timeout, progress.say)
+        metrics = LabellingMetrics(attempt.record.run)
+        wait_s = attempt.config.wait_timeout
+        detectors = DetectorWatch(attempt.plan, monitor, wait_s, progress.say, metrics)
         check = partial(_check, attempt, monitor, detectors)
         for part in watched(_parts(attempt, monitor), check):
             attempt.lease.check()
@@ -126,6 +129,7 @@ def _run(attempt: Attempt, effort: Effort) -> tuple[Ledger, int]:
             effort.add(part)
             _check_retries(attempt.config, effort.retries, ledger.done - before.done)
             progress.update(ledger)
+            metrics.add(part, ledger)
     ledger = _closed_ledger(attempt)
     return ledger, ledger.done - before.done
 

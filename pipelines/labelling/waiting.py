@@ -8,6 +8,7 @@ import ray
 
 from pipelines.cluster import SECONDS_BETWEEN_LINES
 from pipelines.errors import ClusterTooSmallError
+from pipelines.labelling.metrics import LabellingMetrics
 from pipelines.planning import ActorPlan
 
 _LOOK_EVERY_S = 2.0
@@ -17,8 +18,14 @@ class DetectorWatch:
     """Knows how many detectors of a run have loaded their model, tells of it, and gives up."""
 
     def __init__(
-        self, plan: ActorPlan, monitor: Any, timeout_s: float, say: Callable[[str], None]
+        self,
+        plan: ActorPlan,
+        monitor: Any,
+        timeout_s: float,
+        say: Callable[[str], None],
+        metrics: LabellingMetrics,
     ) -> None:
+        self._metrics = metrics
         self._plan, self._monitor, self._timeout_s, self._say = plan, monitor, timeout_s, say
         self._enough_at = self._told_at = self._looked_at = time.monotonic()
         self._were_all_there = False
@@ -47,6 +54,7 @@ class DetectorWatch:
     def _look(self) -> None:
         alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         self._running = ray.get(self._monitor.detectors_on.remote(alive))
+        self._metrics.set_detectors(self._running)
         self._were_all_there |= self._running >= self._plan.num_actors
         # A pool that has had all of its actors gives some back when there is little left to do.
         waits = self._running < self._plan.min_actors or not self._were_all_there

@@ -23,6 +23,8 @@ class Part:
     """Seconds that its images kept each stage busy."""
     retries: int
     """Requests for its images that had to be repeated."""
+    size_bytes: int
+    """Of its images, as they were listed."""
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -36,7 +38,7 @@ class Part:
         )
         stages = ("fetch", "detect", "write")
         seconds = {stage: row[f"{stage}_seconds"] for stage in stages}
-        return cls(ledger, seconds, row["retries"])
+        return cls(ledger, seconds, row["retries"], row["size_bytes"])
 
 
 def write_part(detected: pa.Table, folders: RunFolders) -> pa.Table:
@@ -64,6 +66,7 @@ def write_part(detected: pa.Table, folders: RunFolders) -> pa.Table:
         "failed_by_kind": json.dumps(kinds),
         "detections": pc.sum(images["num_detections"]).as_py(),
         "retries": pc.sum(detected["retries"]).as_py(),
+        "size_bytes": pc.sum(detected["size_bytes"], min_count=0).as_py(),
         "fetch_seconds": pc.sum(detected["fetch_seconds"]).as_py(),
         "detect_seconds": pc.sum(detected["detect_seconds"]).as_py(),
         "write_seconds": time.perf_counter() - started,

@@ -28,7 +28,7 @@ def growing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
                 "cluster_name": "growing",
                 "max_workers": 2,
                 "upscaling_speed": 10.0,
-                "idle_timeout_minutes": 0.1,
+                "idle_timeout_minutes": 10,
                 "provider": {"type": "fake_multinode", "gcs_address": f"{_own_ip()}:{port}"},
                 "auth": {"ssh_user": "nobody"},
                 "head_node_type": "ray.head.default",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Bucket
-from tests.faulty_s3 import FaultyS3, Hold, Rule
+from tests.faulty_s3 import FaultyS3, Hold, Rule, slow_down
 from tests.head import ROOT, Head
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -108,17 +108,27 @@ def _name_of(following: subprocess.Popen[str]) -> str:
     raise AssertionError(told)
 
 
-def test_the_same_night_twice_is_refused_and_told_which_one_runs(
+def test_a_night_that_runs_is_seen_from_outside_and_refused_a_second_time(
     head: Head, archive: Bucket, faulty_s3: FaultyS3
 ) -> None:
     hold = _hold_last_part(faulty_s3)
+    faulty_s3.add(Rule(slow_down, method="GET", key="*/photos/001.jpg", times=1))
     first = head.begin(*SUBMIT, "--wait", "--", *_label(archive))
     assert hold.reached.wait(120)
     second = head.run(*SUBMIT, "--wait", "--", *_label(archive))
     assert second.returncode == 2
+    named = _metrics_in(*(ROOT / "infra/monitoring").iterdir())
+    assert len(named) > 5
+    assert [name for name in named if name not in head.metrics(until="yolox_retries_total")] == []
     assert f"error: {_name_of(first)} runs already" in second.stderr
     faulty_s3.clear()
     assert first.wait(120) == 0
+
+
+def _metrics_in(*files: Path) -> set[str]:
+    """The names of our labelling's metrics, as Prometheus has them, in what queries them."""
+    text = "".join(file.read_text() for file in files)
+    return set(re.findall(r"ray_yolox_\w+", text))
 
 
 def test_a_run_that_stalled_is_submitted_again(
