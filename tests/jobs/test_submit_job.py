@@ -112,7 +112,7 @@ def test_a_night_that_runs_is_seen_from_outside_and_refused_a_second_time(
     head: Head, archive: Bucket, faulty_s3: FaultyS3
 ) -> None:
     hold = _hold_last_part(faulty_s3)
-    faulty_s3.add(Rule(slow_down, method="GET", key="*/photos/001.jpg", times=1))
+    faulty_s3.add(Rule(slow_down, method="GET", key="*photos/001.jpg", times=1))
     first = head.begin(*SUBMIT, "--wait", "--", *_label(archive))
     assert hold.reached.wait(120)
     second = head.run(*SUBMIT, "--wait", "--", *_label(archive))
@@ -131,6 +131,7 @@ def _metrics_in(*files: Path) -> set[str]:
     return set(re.findall(r"ray_yolox_\w+", text))
 
 
+@pytest.mark.soak
 def test_a_run_that_stalled_is_submitted_again(
     head: Head, archive: Bucket, faulty_s3: FaultyS3
 ) -> None:
