@@ -1,10 +1,11 @@
-r"""Care for a table that jobs.label wrote: list its runs, check, drop and compact them.
+r"""Care for a table that jobs.label wrote: list, check, drop and compact its runs, open it to SQL.
 
 python -m jobs.table list --table s3://bucket/labels
 python -m jobs.table check --table s3://bucket/labels
 python -m jobs.table drop --table s3://bucket/labels --run 2026-11-21-0a1b2c3d
 python -m jobs.table drop --table s3://bucket/labels --older_than 30d --keep 3
 python -m jobs.table compact --table s3://bucket/labels
+python -m jobs.table ddl --table s3://bucket/labels --engine athena
 
 Each command has a --help of its own.
 """
@@ -59,9 +60,27 @@ class DropConfig:
             raise ValueError(f"keep={self.keep}: must not be negative")
 
 
+@dataclass(frozen=True, kw_only=True)
+class DdlConfig:
+    """Print the SQL statements that make a table queryable elsewhere.
+
+    For Athena and Spark they name the runs that are complete now: print them again after a night.
+    """
+
+    table: str
+    """The folder or s3:// prefix that jobs.label wrote to."""
+    engine: str
+    """athena (with partition projection), duckdb or spark."""
+
+    def __post_init__(self) -> None:
+        if self.engine not in ("athena", "duckdb", "spark"):
+            raise ValueError(f"engine={self.engine!r}: must be athena, duckdb or spark")
+
+
 @exit_on_input_error
 def main() -> None:
     commands = {
+        "ddl": DdlConfig,
         "list": ListConfig,
         "check": tables.AuditConfig,
         "drop": DropConfig,
@@ -76,6 +95,8 @@ def main() -> None:
             _drop(config)
         case tables.CompactionConfig() as config:
             _compact(config)
+        case DdlConfig() as config:
+            print(tables.ddl(config.table, tables.Engine(config.engine)))
 
 
 def _check(config: "tables.AuditConfig") -> None:

@@ -157,7 +157,7 @@ def test_the_help_of_a_job_waits_for_neither_torch_nor_ray(job: str) -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("command", ["list", "check", "drop", "compact"])
+@pytest.mark.parametrize("command", ["list", "check", "drop", "compact", "ddl"])
 def test_every_command_for_a_table_explains_itself(command: str, capsys, monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["table", command, "--help"])
     with pytest.raises(SystemExit) as stop:
@@ -219,10 +219,13 @@ def test_the_readme_names_only_make_targets_that_exist() -> None:
     assert set(re.findall(r"`make (\w+)`", README)) <= targets
 
 
-def test_the_image_has_the_python_that_the_tests_run_on() -> None:
+def test_the_image_is_ray_s_own_of_the_pinned_version_and_its_user_is_not_root() -> None:
     dockerfile = (ROOT / "infra/Dockerfile").read_text()
-    assert re.search(r"^FROM python:3\.11-slim$", dockerfile, re.MULTILINE)
-    assert "constraints.txt" in dockerfile
+    pinned = re.search(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned
+    assert f"\nFROM rayproject/ray:{pinned[1]}-py311-gpu\n" in dockerfile
+    assert "-c constraints.txt" in dockerfile
+    assert dockerfile.rstrip().endswith("USER ray")
 
 
 def test_no_tracked_file_is_larger_than_4_mb() -> None:

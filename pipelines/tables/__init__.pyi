@@ -2,6 +2,7 @@ from . import runs
 from .audit import AuditConfig, RunAudit, audit_table
 from .commits import delete_leftovers, remaining_parts
 from .compaction import CompactionConfig, compact_table
+from .ddl import Engine, ddl
 from .layout import RunFolders, part_name
 from .ledger import Ledger, read_ledger
 from .query import (
@@ -40,6 +41,7 @@ __all__ = [
     "TRAINING",
     "AuditConfig",
     "CompactionConfig",
+    "Engine",
     "Kept",
     "Ledger",
     "Removal",
@@ -50,6 +52,7 @@ __all__ = [
     "Views",
     "audit_table",
     "compact_table",
+    "ddl",
     "delete_leftovers",
     "drop_old_runs",
     "drop_run",
