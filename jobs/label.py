@@ -29,11 +29,11 @@ _GOES_ON = "What is written is safe; the same command goes on with the rest."
 @exit_on_input_error
 def main() -> None:
     config = parse(labelling.LabellingConfig, __doc__)
-    interruption.listen()
-    try:
-        summary = labelling.label_images(config)
-    except BaseException as error:
-        _leave_with(error)
+    with interruption.listening():
+        try:
+            summary = labelling.label_images(config)
+        except BaseException as error:
+            _leave_with(error)
     print(report(summary))
     if summary.ledger.failed_share > config.max_failed_share:
         print(

@@ -4,22 +4,36 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 GRACE_S = 20.0
 """So long a run may take to write down that it was stopped; clusters wait for 30 s, then kill."""
 
 _asked_by: signal.Signals | None = None
+_end: threading.Timer | None = None
 
 
 class Interrupted(KeyboardInterrupt):
     """Raised in the main thread by the signal."""
 
 
-def listen() -> None:
-    """From now on the two signals raise Interrupted in the main thread, the one that calls this."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+@contextmanager
+def listening() -> Iterator[None]:
+    """Within it, the two signals raise Interrupted in the main thread, which must be the caller."""
+    global _asked_by, _end
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
         signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        if _end is not None:
+            _end.cancel()
+        _asked_by = _end = None
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def asked_by() -> signal.Signals | None:
@@ -31,16 +45,17 @@ def asked_by() -> signal.Signals | None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _asked_by
+    global _asked_by, _end
     if _asked_by is None:
         _asked_by = signal.Signals(number)
-        threading.Thread(target=_end_late, args=(_asked_by,), daemon=True).start()
+        _end = threading.Timer(GRACE_S, _end_late, [_asked_by])
+        _end.daemon = True
+        _end.start()
     raise Interrupted
 
 
 def _end_late(asked_by: signal.Signals) -> None:
     """End the process where it has not done so itself, as with a storage that does not answer."""
-    threading.Event().wait(GRACE_S)
     print(
         f"stopped by {name_of(asked_by)}, and it could not be written down in {GRACE_S:.0f} s. "
         "What is written is safe; the same command goes on with the rest.",

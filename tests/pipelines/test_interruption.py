@@ -4,18 +4,20 @@ import sys
 
 import pytest
 
+from pipelines import interruption
+
 IN_A_QUERY = """
 import os, signal, threading
 import duckdb
 from pipelines import interruption
 from pipelines.labelling.attempt import _explained
 
-interruption.listen()
 threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
-try:
-    duckdb.sql("SELECT count(*) FROM range(1000000000000) WHERE range % 7 = 3").fetchall()
-except BaseException as error:
-    print(type(error).__name__, interruption.asked_by().name, type(_explained(error)).__name__)
+with interruption.listening():
+    try:
+        duckdb.sql("SELECT count(*) FROM range(1000000000000) WHERE range % 7 = 3").fetchall()
+    except BaseException as error:
+        print(type(error).__name__, interruption.asked_by().name, type(_explained(error)).__name__)
 """
 
 IN_WHAT_NEVER_ENDS = """
@@ -23,11 +25,11 @@ import os, signal, time
 from pipelines import interruption
 
 interruption.GRACE_S = 0.5
-interruption.listen()
-try:
-    os.kill(os.getpid(), signal.SIGTERM)
-finally:
-    time.sleep(600)  # a storage that does not answer
+with interruption.listening():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        time.sleep(600)  # a storage that does not answer
 """
 
 
@@ -49,3 +51,11 @@ def test_what_cannot_be_written_down_in_time_ends_all_the_same() -> None:
     assert ended.returncode == 128 + signal.SIGTERM
     assert "stopped by SIGTERM" in ended.stderr
     assert "the same command goes on" in ended.stderr
+
+
+def test_afterwards_the_signals_do_what_they_did_before() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(interruption.Interrupted), interruption.listening():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert interruption.asked_by() is None
