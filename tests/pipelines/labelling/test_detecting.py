@@ -10,8 +10,9 @@ from pipelines.detectors.contract import DetectorSettings, LabelledImage
 from pipelines.labelling.blocks import DETECTED, FETCHED, PART_KEYS
 from pipelines.labelling.detecting import detect_block
 from pipelines.labelling.monitor import start_monitor
-from pipelines.labelling.stages import DetectStage
+from pipelines.labelling.stages import DetectStage, KeptBytes
 from pipelines.photos.errors import ErrorKind, ImageError
+from pipelines.planning import ActorPlan
 from tests.stand_in import found_in
 
 
@@ -133,11 +134,13 @@ def test_in_a_ray_actor_poison_costs_one_row_and_its_neighbours_nothing(
 ) -> None:
     bodies = [b"%d" % number for number in range(64)]
     bodies[17], bodies[40], bodies[63] = b"CRASH", b"NAN", b"OOM"
+    plan = ActorPlan(num_actors=1, cpus=1, gpus=0)
+    given = ("tests.stand_in:StandIn", KeptBytes.of(b""), settings, plan, 60.0, start_monitor())
     detected = (
         ray.data.from_arrow(_fetched(bodies))
         .map_batches(
             DetectStage,
-            fn_constructor_args=("tests.stand_in:StandIn", b"", settings, start_monitor()),
+            fn_constructor_args=given,
             batch_format="pyarrow",
             batch_size=16,
             compute=ray.data.ActorPoolStrategy(size=1),
