@@ -112,11 +112,8 @@ def this_node() -> tuple[str, Node]:
 
 
 def may_grow() -> bool:
-    """Whether Ray may get nodes that it does not have: a local one is what it is.
-
-    To be asked before `connect`.
-    """
-    return not _will_start_a_local_ray()
+    """Whether Ray may get nodes that it does not have: a local one is what it is."""
+    return "RAY_ADDRESS" in os.environ
 
 
 def wait_for_workers(num_workers: int, use_gpu: bool, timeout_s: float, *, may_grow: bool) -> None:
