@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from jobs.__main__ import purposes, refuse_unknown
 from jobs.cli import exit_on_input_error, parse
 from pipelines import submission
-from pipelines.errors import InputError
+from pipelines.errors import InputError, RunStoppedError
+
+EXIT_STOPPED = 1
 
 NOT_FOR_A_CLUSTER = ("submit", "demo")
 
@@ -27,6 +29,9 @@ def main() -> None:
     _check_job(job)
     try:
         sys.exit(submission.submit(config, job))
+    except RunStoppedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_STOPPED)
     except KeyboardInterrupt:
         print("the job goes on: ray job list shows it", file=sys.stderr)
         sys.exit(130)

@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 
@@ -69,12 +70,8 @@ class DdlConfig:
 
     table: str
     """The folder or s3:// prefix that jobs.label wrote to."""
-    engine: str
-    """athena (with partition projection), duckdb or spark."""
-
-    def __post_init__(self) -> None:
-        if self.engine not in ("athena", "duckdb", "spark"):
-            raise ValueError(f"engine={self.engine!r}: must be athena, duckdb or spark")
+    engine: Literal["athena", "duckdb", "spark"]
+    """Athena gets partition projection."""
 
 
 @exit_on_input_error
@@ -96,7 +93,7 @@ def main() -> None:
         case tables.CompactionConfig() as config:
             _compact(config)
         case DdlConfig() as config:
-            print(tables.ddl(config.table, tables.Engine(config.engine)))
+            print(tables.ddl(config.table, config.engine))
 
 
 def _check(config: "tables.AuditConfig") -> None:

@@ -111,12 +111,12 @@ def this_node() -> tuple[str, Node]:
     return node_id, Node(found.get("CPU", 0.0), found.get("GPU", 0.0))
 
 
-def may_grow() -> bool:
+def _may_grow() -> bool:
     """Whether Ray may get nodes that it does not have: a local one is what it is."""
     return "RAY_ADDRESS" in os.environ
 
 
-def wait_for_workers(num_workers: int, use_gpu: bool, timeout_s: float, *, may_grow: bool) -> None:
+def wait_for_workers(num_workers: int, use_gpu: bool, timeout_s: float) -> None:
     """Return when Ray has room for workers of one CPU each, and one GPU if they use any.
 
     What is asked for makes a cluster grow that can; there is a line a minute.
@@ -128,8 +128,8 @@ def wait_for_workers(num_workers: int, use_gpu: bool, timeout_s: float, *, may_g
     from ray.util.placement_group import placement_group, remove_placement_group
 
     kind = "GPUs" if use_gpu else "CPUs"
-    there = sum(int(node.gpus if use_gpu else node.cpus) for node in nodes())
-    if there < num_workers and not may_grow:
+    there = _there(use_gpu)
+    if there < num_workers and not _may_grow():
         raise InputError(
             f"num_workers={num_workers}: Ray has {there} {kind}, and each worker needs one"
         )
@@ -138,8 +138,7 @@ def wait_for_workers(num_workers: int, use_gpu: bool, timeout_s: float, *, may_g
     try:
         deadline = time.monotonic() + timeout_s
         while not group.wait(min(SECONDS_BETWEEN_LINES, max(0.0, deadline - time.monotonic()))):
-            there = sum(int(node.gpus if use_gpu else node.cpus) for node in nodes())
-            state = f"{kind}: {there} are there, {num_workers} workers need one each"
+            state = f"{kind}: {_there(use_gpu)} are there, {num_workers} workers need one each"
             if time.monotonic() >= deadline:
                 raise ClusterTooSmallError(
                     f"{state} after {timeout_s:.0f} s: look whether the cluster can get such nodes "
@@ -150,16 +149,17 @@ def wait_for_workers(num_workers: int, use_gpu: bool, timeout_s: float, *, may_g
         remove_placement_group(group)
 
 
-def plan(
-    num_actors: int | None, gpus_per_actor: float | None, min_actors: int | None = None
-) -> ActorPlan:
+def _there(use_gpu: bool) -> int:
+    return sum(int(node.gpus if use_gpu else node.cpus) for node in nodes())
+
+
+def plan(num_actors: int | None, gpus_per_actor: float | None, min_actors: int) -> ActorPlan:
     """Join or start Ray, and share it out among the detectors; raises as plan_actors does.
 
     A local Ray is what it is; a cluster that was joined may get nodes that it does not have yet.
     """
-    can_grow = may_grow()
     connect()
-    return plan_actors(nodes(), num_actors, gpus_per_actor, min_actors, may_grow=can_grow)
+    return plan_actors(nodes(), num_actors, gpus_per_actor, min_actors, may_grow=_may_grow())
 
 
 def refuse_too_many_actors(num_actors: int | None) -> None:

@@ -53,7 +53,7 @@ def plan_actors(
     nodes: Sequence[Node],
     num_actors: int | None,
     gpus_per_actor: float | None,
-    min_actors: int | None = None,
+    min_actors: int = 1,
     *,
     may_grow: bool = False,
 ) -> ActorPlan:
@@ -81,8 +81,8 @@ def plan_actors(
     cpus = next((c for c in _shares(able, gpus) if _held(able, c, gpus) >= wanted), None)
     if cpus is None and not may_grow:
         raise InputError(_too_many(able, nodes, wanted, gpus))
-    least = min(wanted, min_actors or 1)
-    return ActorPlan(wanted, cpus or _share_of_what_comes(able, gpus), gpus, least)
+    cpus = cpus or _share_of_what_comes(able, gpus)
+    return ActorPlan(wanted, cpus, gpus, min(wanted, min_actors))
 
 
 def _places(able: Sequence[Node], gpus: float) -> int:

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("labelling", "datasets", "evaluation", "review"),
     },
 }
-"""Which room of pipelines/ may ask which. All of them may ask errors.py and cluster.py."""
+"""Which room of pipelines/ may ask which. All of them may ask the modules beside the rooms."""
 
 LONGEST_MODULE = 400
 

@@ -3,7 +3,6 @@
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote_plus
@@ -29,22 +28,17 @@ _COLUMNS = {
 _NEEDED = ("Key", "Size")
 
 
-def is_inventory(text: str) -> bool:
-    """Whether a JSON file is the manifest of one."""
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return False
+def is_inventory(content: Any) -> bool:
+    """Whether what a JSON file holds is the manifest of one."""
     return isinstance(content, dict) and {"fileFormat", "files"} <= set(content)
 
 
-def objects_of_inventory(uri: str, text: str) -> Iterator[Mapping[str, Any]]:
+def objects_of_inventory(uri: str, manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """A bucket, and the Key, Size, ETag and LastModified of each object that is there now.
 
     Raises:
         InputError: it is in ORC, has no keys or sizes, or one of its files cannot be read.
     """
-    manifest = json.loads(text)
     kind, bucket = manifest["fileFormat"], manifest.get("sourceBucket")
     reader = {"CSV": _rows_of_csv, "Parquet": _rows_of_parquet}.get(kind)
     if reader is None or not bucket:
@@ -64,9 +58,9 @@ def objects_of_inventory(uri: str, text: str) -> Iterator[Mapping[str, Any]]:
 
 def _is_there(row: Mapping[str, Any]) -> bool:
     """Of a bucket with versions, the newest that is no deletion."""
-    return str(row.get("IsLatest") or "true").lower() == "true" and (
-        str(row.get("IsDeleteMarker") or "false").lower() == "false"
-    )
+    # Text in CSV, truth values in Parquet, and absent where a bucket has no versions.
+    is_latest = str(row.get("IsLatest", True)).lower() == "true"
+    return is_latest and str(row.get("IsDeleteMarker", False)).lower() == "false"
 
 
 def _rows_of_csv(

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from pipelines.labelling.lists import (
     LIST_SUFFIXES,
     TABLE_SUFFIXES,
     names_of_list,
-    read_text,
+    read_list,
     rows_of_table,
 )
 from pipelines.labelling.selection import Selection, matches, split_glob
@@ -68,12 +68,12 @@ def list_source(source: str, selection: Selection | None = None) -> Listing:
         tables = rows_of_table(uri, ROWS_PER_TABLE)
         return Listing(_begun(tables, lambda: f"source={source!r} is empty"), may_repeat=True)
     if uri.endswith(LIST_SUFFIXES):
-        text = read_text(uri)
-        if not is_inventory(text):
-            rows: Iterator[Row] = ({"image_uri": name} for name in names_of_list(uri))
+        content = read_list(uri)
+        if not is_inventory(content):
+            rows: Iterator[Row] = ({"image_uri": name} for name in names_of_list(uri, content))
             begun = _begun(rows, lambda: f"source={source!r} is empty")
             return Listing(_tables(begun), may_repeat=True)
-        rows = _objects_of_inventory(uri, text, selection)
+        rows = _objects_of_inventory(uri, content, selection)
     elif storage.is_s3(uri):
         rows = _objects_below(*split_glob(uri, _GLOB_IN_S3), selection)
     else:
@@ -129,7 +129,7 @@ def _objects_below(uri: str, glob: str | None, selection: Selection) -> Iterator
     bucket, prefix = storage.split_s3_uri(uri)
     folder = prefix[: prefix.rfind("/") + 1]
     # Up to its first special letter, a glob narrows the listing itself.
-    begin = split_glob(f"{uri}{glob}", _GLOB_IN_S3)[0] if glob else uri
+    begin = uri + (glob or "").partition(_GLOB_IN_S3)[0]
     try:
         for item in storage.list_objects(begin):
             name = item["Key"].removeprefix(folder)
@@ -143,10 +143,11 @@ def _is_wanted(name: str, glob: str | None, selection: Selection) -> bool:
     return (glob is None or matches(name, glob, whole=True)) and selection.takes(name)
 
 
-def _objects_of_inventory(uri: str, text: str, selection: Selection) -> Iterator[Row]:
-    for item in objects_of_inventory(uri, text):
-        found = {"Size": item["Size"], "Key": item["Key"]}
-        if not _is_folder_marker(found) and selection.takes(item["Key"]):
+def _objects_of_inventory(
+    uri: str, manifest: Mapping[str, Any], selection: Selection
+) -> Iterator[Row]:
+    for item in objects_of_inventory(uri, manifest):
+        if not _is_folder_marker(item) and selection.takes(item["Key"]):
             yield {
                 "image_uri": f"{storage.S3_SCHEME}{item['bucket']}/{item['Key']}",
                 "etag": (item.get("ETag") or "").strip('"') or None,
@@ -159,7 +160,7 @@ def _time_of(value: str | datetime | None) -> datetime | None:
     return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
-def _is_folder_marker(item: dict[str, Any]) -> bool:
+def _is_folder_marker(item: Mapping[str, Any]) -> bool:
     """Some consoles make a folder by writing an empty object whose key ends in `/`."""
     return item["Size"] == 0 and bool(item["Key"].endswith("/"))
 

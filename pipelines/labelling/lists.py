@@ -26,33 +26,35 @@ _PARQUET = pads.ParquetFileFormat(pre_buffer=False)
 """Else the whole file would be read before its first row."""
 
 
-def names_of_list(uri: str) -> Iterator[str]:
-    """The URIs of a `.txt` file, one a line, or of a `.json` file, a list of names or of entries.
+def read_list(uri: str) -> Any:
+    """What a list holds: the lines of a `.txt` file, the content of a `.json` file.
+
+    Raises:
+        InputError: it is not there, not UTF-8, or no JSON.
+    """
+    try:
+        text = storage.read_bytes(uri).decode("utf-8-sig")
+        return json.loads(text) if uri.endswith(".json") else text.splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"source={uri!r} is not UTF-8: {error}") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"source={uri!r} is no JSON: {error}") from error
+
+
+def names_of_list(uri: str, content: Any) -> Iterator[str]:
+    """The URIs in what `read_list` gave: names, or entries that have one.
 
     Relative ones are relative to the file.
 
     Raises:
-        InputError: it cannot be read, or is no such list.
+        InputError: it is no such list.
     """
-    text = read_text(uri)
-    names = _names_in_json(uri, text) if uri.endswith(".json") else text.splitlines()
+    names = _names_in(uri, content)
     folder = uri.rpartition("/")[0]
     return (_resolved(folder, name) for name in names if name.strip())
 
 
-def read_text(uri: str) -> str:
-    """Raises InputError where it is not there, or not UTF-8."""
-    try:
-        return storage.read_bytes(uri).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"source={uri!r} is not UTF-8: {error}") from error
-
-
-def _names_in_json(uri: str, text: str) -> list[str]:
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"source={uri!r} is no JSON: {error}") from error
+def _names_in(uri: str, content: Any) -> list[str]:
     entries = content.get("images") if isinstance(content, dict) else content
     if not isinstance(entries, list):
         raise InputError(

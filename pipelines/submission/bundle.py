@@ -41,26 +41,20 @@ def bundled(job: Sequence[str], files: Sequence[str]) -> Iterator[Bundle]:
             shutil.copytree(_ROOT / package, folder / package, ignore=_NOT_CODE)
         for file in files:
             _add(folder, file)
-        yield Bundle(folder, [_local_config(folder, word) for word in _split_config(job)])
+        yield Bundle(folder, list(_with_config(folder, job)))
 
 
-def _split_config(job: Sequence[str]) -> Iterator[str]:
-    """The words of a command, `--config=FILE` as two."""
+def _with_config(folder: Path, job: Sequence[str]) -> Iterator[str]:
+    """The same words, but a `--config` names its copy in the folder."""
+    before = ""
     for word in job:
-        if word.startswith(f"{_CONFIG}="):
-            yield from word.split("=", 1)
+        flag, _, file = word.partition("=") if word.startswith(f"{_CONFIG}=") else ("", "", word)
+        if before == _CONFIG or flag:
+            _add(folder, file)
+            yield f"{flag}={Path(file).name}" if flag else Path(file).name
         else:
             yield word
-
-
-def _local_config(folder: Path, word: str) -> str:
-    """The same word, but the name of the copy where it is a YAML file of this machine."""
-    path = Path(word)
-    if path.suffix not in (".yaml", ".yml") or not path.is_file():
-        return word
-    if not (folder / path.name).exists():
-        _add(folder, word)
-    return path.name
+        before = word
 
 
 def _add(folder: Path, file: str) -> None:

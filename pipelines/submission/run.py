@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from pipelines.errors import InputError
+from pipelines.errors import InputError, RunStoppedError
 from pipelines.submission.bundle import Bundle, bundled
 from pipelines.submission.config import SubmitConfig
 from pipelines.submission.names import base_name, is_attempt, next_name
@@ -53,6 +53,7 @@ def submit(config: SubmitConfig, job: Sequence[str]) -> int:
 
     Raises:
         InputError: no cluster answers, it knows another token, or the same job runs there already.
+        RunStoppedError: it no longer answers, and has not for `LOST_AFTER_S`.
     """
     client, base = _connect(config.address), base_name(job)
     with bundled(job, config.files) as bundle:
@@ -101,8 +102,8 @@ def _submit(client: Any, base: str, bundle: Bundle, config: SubmitConfig) -> str
     """
     entrypoint = shlex.join(["python", "-m", f"jobs.{bundle.job[0]}", *bundle.job[1:]])
     variables = {"YOLOX_RAY_CODE_VERSION": runs.code_version(), **_OF_THE_JOB, **config.env}
-    name = next_name(base, _ended_attempts(client, base))
     try:
+        name = next_name(base, _ended_attempts(client, base))
         client.submit_job(
             entrypoint=entrypoint,
             submission_id=name,
@@ -112,6 +113,8 @@ def _submit(client: Any, base: str, bundle: Bundle, config: SubmitConfig) -> str
         if "already exists" in str(error):  # by somebody who was faster
             raise _already_runs(name) from error
         raise
+    except OSError as error:
+        raise _unreachable(config.address) from error
     _say(f"submitted {name} with {bundle.size_bytes / 1e6:.1f} MB of code to {config.address}")
     if not config.wait:
         _say(f"follow it: ray job logs --follow {name}; stop it: ray job stop {name}")
@@ -125,6 +128,12 @@ def _ended_attempts(client: Any, base: str) -> list[str]:
         if not job.status.is_terminal():
             raise _already_runs(job.submission_id)
     return [job.submission_id for job in attempts]
+
+
+def _unreachable(address: str) -> RunStoppedError:
+    return RunStoppedError(
+        f"{address} no longer answers: look whether its head runs; the same command goes on"
+    )
 
 
 def _already_runs(name: str) -> InputError:
@@ -143,7 +152,7 @@ def _follow(client: Any, name: str) -> int | None:
         try:
             info = client.get_job_info(name)
         except RuntimeError as error:
-            if "404" in str(error):
+            if "status code 404" in str(error):
                 return None  # another head, which has never heard of it
         except OSError:  # nobody there, or not yet
             pass
@@ -152,8 +161,7 @@ def _follow(client: Any, name: str) -> int | None:
             if info.status.is_terminal():
                 return _exit_code(info)
         time.sleep(_LOOK_EVERY_S)
-    _say(f"{client.get_address()} has not answered for {LOST_AFTER_S:.0f} s")
-    return None
+    raise _unreachable(client.get_address())
 
 
 class _Log:

@@ -2,7 +2,7 @@ from . import runs
 from .audit import AuditConfig, RunAudit, audit_table
 from .commits import delete_leftovers, remaining_parts
 from .compaction import CompactionConfig, compact_table
-from .ddl import Engine, ddl
+from .ddl import ddl
 from .layout import RunFolders, part_name
 from .ledger import Ledger, read_ledger
 from .query import (
@@ -41,7 +41,6 @@ __all__ = [
     "TRAINING",
     "AuditConfig",
     "CompactionConfig",
-    "Engine",
     "Kept",
     "Ledger",
     "Removal",

@@ -5,7 +5,7 @@ which runs are: DuckDB by the records themselves, Athena and Spark by their name
 """
 
 from collections.abc import Sequence
-from enum import StrEnum
+from typing import Literal
 
 import pyarrow as pa
 
@@ -16,14 +16,8 @@ from pipelines.tables.records import read_records
 from pipelines.tables.runs import COMPLETE
 from pipelines.tables.schema import DETECTIONS, IMAGES
 
-
-class Engine(StrEnum):
-    """Whose SQL it is."""
-
-    ATHENA = "athena"
-    DUCKDB = "duckdb"
-    SPARK = "spark"
-
+Engine = Literal["athena", "duckdb", "spark"]
+"""Whose SQL it is."""
 
 _SCHEMAS = {"images": IMAGES, "detections": DETECTIONS}
 
@@ -37,11 +31,11 @@ def ddl(uri: str, engine: Engine) -> str:
     table = Folder(uri)
     complete = [record for record in read_records(table) if record.get("status") == COMPLETE]
     runs = [record["run"] for record in complete]
-    if engine is Engine.DUCKDB:
+    if engine == "duckdb":
         return "\n".join(_of_duckdb(table, name) for name in _SCHEMAS)
     if not runs:
         raise InputError(f"{table.uri} has no complete run yet: there is nothing to name")
-    if engine is Engine.SPARK:
+    if engine == "spark":
         return "\n".join(_of_spark(table, name, runs) for name in _SCHEMAS)
     if not storage.is_s3(table.uri):
         raise InputError(f"{table.uri} is no s3:// prefix, and Athena reads nothing else")

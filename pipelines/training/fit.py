@@ -94,7 +94,6 @@ def _find_run(config: TrainingConfig, data: TrainingData, output: Folder) -> Tra
 
 
 def _train(config: TrainingConfig, data: TrainingData, output: Folder) -> None:
-    may_grow = cluster.may_grow()
     cluster.connect()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     nodes = cluster.nodes()
@@ -103,7 +102,7 @@ def _train(config: TrainingConfig, data: TrainingData, output: Folder) -> None:
     num_workers = _num_workers(config, len(data.train), gpus if use_gpu else 1)
     if config.sync_batchnorm and not use_gpu:
         raise InputError("sync_batchnorm=True needs GPUs, and Ray has none: leave it out")
-    cluster.wait_for_workers(num_workers, use_gpu, config.wait_timeout, may_grow=may_grow)
+    cluster.wait_for_workers(num_workers, use_gpu, config.wait_timeout)
     with output_errors_told(config):
         refuse_other_workers(output, num_workers)
         output.write(SETTINGS, settings_json(config, data, num_workers))

@@ -42,7 +42,7 @@ def growing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
                     "ray.head.default": HEAD,
                     "gpu": {**GPU_NODE, "min_workers": 0, "max_workers": 2},
                 },
-                **{name: {} for name in ("file_mounts",)},
+                "file_mounts": {},
                 **{
                     name: []
                     for name in (

@@ -13,6 +13,7 @@ from pipelines import interruption
 from pipelines.labelling.attempt import _explained
 
 duckdb.sql("SELECT 1").fetchall()  # what the first query imports is no part of this
+duckdb.sql("SET enable_progress_bar = false")  # which would be printed among the answers
 threading.Timer(2, os.kill, [os.getpid(), signal.SIGINT]).start()
 with interruption.listening():
     try:

@@ -12,6 +12,7 @@ from pipelines.errors import InputError
 from pipelines.labelling.listing import list_source
 from pipelines.storage.folder import Folder
 from pipelines.tables.schema import LISTED
+from tests.faulty_s3 import Rule, access_denied
 
 
 def _listed(source: object) -> pa.Table:
@@ -168,7 +169,10 @@ def test_a_glob_in_s3_narrows_the_listing(bucket, faulty_s3) -> None:
     wanted = [bucket.put(key, b"x") for key in ("2026-01/a.jpg", "2026-02/b.jpg")]
     for key in ("2025-12/c.jpg", "2026-01/deep/d.jpg", "2026-01/notes.txt"):
         bucket.put(key, b"x")
+    elsewhere = Rule(access_denied, when=lambda asked: asked.query.get("prefix") == "")
+    faulty_s3.add(elsewhere)
     assert _uris(f"s3://{bucket.name}/2026-*/*.jpg") == wanted
+    assert faulty_s3.struck(elsewhere) == 0
 
 
 @pytest.mark.parametrize(
@@ -240,10 +244,12 @@ def test_an_s3_inventory_in_csv_is_a_source_whose_keys_are_decoded(bucket) -> No
 def test_an_s3_inventory_in_parquet_is_a_source_whose_keys_are_as_they_are(bucket) -> None:
     sink = pa.BufferOutputStream()
     columns = {
-        "bucket": ["archive-of-photos"] * 2,
-        "key": ["a b+c.jpg", "2026/d.jpg"],
-        "size": [10, 20],
-        "e_tag": ["e1", "e2"],
+        "bucket": ["archive-of-photos"] * 4,
+        "key": ["a b+c.jpg", "a b+c.jpg", "2026/d.jpg", "gone.jpg"],
+        "is_latest": [True, False, True, True],
+        "is_delete_marker": [False, False, False, True],
+        "size": [10, 9, 20, None],
+        "e_tag": ["e1", "e0", "e2", None],
     }
     pq.write_table(pa.table(columns), sink)
     files = {"inventory/data/1.parquet": sink.getvalue().to_pybytes()}

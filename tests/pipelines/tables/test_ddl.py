@@ -5,7 +5,7 @@ import pytest
 
 from pipelines.errors import InputError
 from pipelines.storage.folder import Folder
-from pipelines.tables.ddl import Engine, ddl
+from pipelines.tables.ddl import ddl
 
 COUNT = "SELECT run, count(*) FROM images GROUP BY run ORDER BY run"
 
@@ -22,7 +22,7 @@ def table(tmp_path: Path, labelled_run) -> Folder:
 
 def test_duckdb_sees_the_complete_runs(table: Folder) -> None:
     with duckdb.connect() as connection:
-        connection.execute(ddl(table.uri, Engine.DUCKDB))
+        connection.execute(ddl(table.uri, "duckdb"))
         assert connection.sql(COUNT).fetchall() == [("a night", 10), ("b", 10)]
         assert connection.sql("SELECT count(DISTINCT run) FROM detections").fetchall() == [(2,)]
         assert str(connection.sql("SELECT date FROM images").types[0]) == "DATE"
@@ -34,7 +34,7 @@ def test_spark_sees_the_complete_runs(table: Folder) -> None:
         session = sql.SparkSession.builder.master("local[1]").getOrCreate()
     except Exception as error:
         pytest.skip(f"needs java: {error}")
-    for statement in filter(str.strip, ddl(table.uri, Engine.SPARK).split(";")):
+    for statement in filter(str.strip, ddl(table.uri, "spark").split(";")):
         session.sql(statement)
     assert [tuple(row) for row in session.sql(COUNT).collect()] == [("a night", 10), ("b", 10)]
     session.stop()
@@ -43,7 +43,7 @@ def test_spark_sees_the_complete_runs(table: Folder) -> None:
 def test_athena_gets_each_column_and_the_partitions_by_projection(bucket, labelled_run) -> None:
     table = Folder(f"s3://{bucket.name}/labels")
     labelled_run("night", "2026-11-21").write(table)
-    images, detections = ddl(table.uri, Engine.ATHENA).split(";\n")
+    images, detections = ddl(table.uri, "athena").split(";\n")
     assert "`size_bytes` bigint,\n    `width` int" in images
     assert "`class_name` string,\n    `score` float" in detections
     assert "'projection.date.range' = '2026-11-21,NOW'" in images
@@ -54,6 +54,6 @@ def test_athena_gets_each_column_and_the_partitions_by_projection(bucket, labell
 
 def test_what_an_engine_cannot_read_is_refused(table: Folder, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no s3:// prefix, and Athena reads nothing else"):
-        ddl(table.uri, Engine.ATHENA)
+        ddl(table.uri, "athena")
     with pytest.raises(InputError, match="is not a table"):
-        ddl(str(tmp_path / "nowhere"), Engine.DUCKDB)
+        ddl(str(tmp_path / "nowhere"), "duckdb")
