@@ -39,9 +39,15 @@ def listening() -> Iterator[None]:
 def asked_by() -> signal.Signals | None:
     """The signal that has asked this process to stop.
 
-    A library in whose midst it came may raise what it likes: DuckDB a RuntimeError.
+    A library in whose midst it came may raise what it likes, or nothing: DuckDB does either.
     """
     return _asked_by
+
+
+def check() -> None:
+    """Raises Interrupted if this process was asked to stop, which a library may have kept back."""
+    if _asked_by is not None:
+        raise Interrupted
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -124,6 +124,7 @@ def _run(attempt: Attempt, effort: Effort) -> tuple[Ledger, int]:
         detectors = DetectorWatch(attempt.plan, monitor, wait_s, progress.say, metrics)
         check = partial(_check, attempt, monitor, detectors)
         for part in watched(_parts(attempt, monitor), check):
+            interruption.check()
             attempt.lease.check()
             ledger += part.ledger
             effort.add(part)
@@ -184,6 +185,7 @@ def _check(
     attempt: Attempt, monitor: Any, detectors: DetectorWatch, seconds_without_a_part: float
 ) -> None:
     """What has to be looked at while nothing comes out."""
+    interruption.check()
     attempt.lease.check()
     limit = attempt.config.stall_timeout
     if not detectors.are_enough() or seconds_without_a_part < limit:

@@ -14,12 +14,13 @@ from pipelines.labelling.attempt import _explained
 
 duckdb.sql("SELECT 1").fetchall()  # what the first query imports is no part of this
 duckdb.sql("SET enable_progress_bar = false")  # which would be printed among the answers
-threading.Timer(2, os.kill, [os.getpid(), signal.SIGINT]).start()
+threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
 with interruption.listening():
     try:
-        duckdb.sql("SELECT count(*) FROM range(1000000000000) WHERE range % 7 = 3").fetchall()
+        duckdb.sql("SELECT count(*) FROM range(1500000000) WHERE range % 7 = 3").fetchall()
+        interruption.check()
     except BaseException as error:
-        print(type(error).__name__, interruption.asked_by().name, type(_explained(error)).__name__)
+        print(interruption.asked_by().name, type(_explained(error)).__name__)
 """
 
 IN_WHAT_NEVER_ENDS = """
@@ -40,13 +41,10 @@ def _run(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-def test_a_run_that_is_interrupted_in_a_library_counts_as_stopped_whatever_that_raises() -> None:
+def test_a_run_that_is_interrupted_in_a_library_stops_whatever_that_makes_of_it() -> None:
+    """DuckDB raises a RuntimeError, or runs its query to the end as if nothing had come."""
     told = _run(IN_A_QUERY)
-    assert told.stdout, told.stderr
-    error, signal_name, explained = told.stdout.split()
-    assert (signal_name, explained) == ("SIGINT", "Interrupted"), told.stderr
-    if error == "Interrupted":
-        pytest.skip("this DuckDB hands Ctrl-C on as it is")
+    assert told.stdout.split() == ["SIGINT", "Interrupted"], told.stderr
 
 
 def test_what_cannot_be_written_down_in_time_ends_all_the_same() -> None:
