@@ -4,6 +4,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipelines import storage
 from pipelines.errors import InputError
-from pipelines.storage import Folder
+from pipelines.storage import Folder, S3Object
 
 _ARN = "arn:aws:s3:::"
 _COLUMNS = {
@@ -33,8 +34,8 @@ def is_inventory(content: Any) -> bool:
     return isinstance(content, dict) and {"fileFormat", "files"} <= set(content)
 
 
-def objects_of_inventory(uri: str, manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A bucket, and the Key, Size, ETag and LastModified of each object that is there now.
+def objects_of_inventory(uri: str, manifest: Mapping[str, Any]) -> Iterator[S3Object]:
+    """Each object of the manifest's `sourceBucket` that is there now.
 
     Raises:
         InputError: it is in ORC, has no keys or sizes, or one of its files cannot be read.
@@ -51,9 +52,19 @@ def objects_of_inventory(uri: str, manifest: Mapping[str, Any]) -> Iterator[Mapp
         try:
             for row in reader(uri, manifest, folder, file["key"]):
                 if _is_there(row):
-                    yield {"bucket": bucket, **row}
+                    yield _object(row)
         except (*storage.STORAGE_ERRORS, pa.ArrowException) as error:
             raise InputError(f"source={uri!r}: {file['key']!r} cannot be read: {error}") from error
+
+
+def _object(row: Mapping[str, Any]) -> S3Object:
+    etag, time = row.get("ETag") or "", row.get("LastModifiedDate")
+    return S3Object(
+        row["Key"],
+        etag.strip('"') or None,
+        row["Size"],
+        datetime.fromisoformat(time) if isinstance(time, str) else time,
+    )
 
 
 def _is_there(row: Mapping[str, Any]) -> bool:

@@ -25,6 +25,7 @@ from pipelines.labelling.lists import (
     rows_of_table,
 )
 from pipelines.labelling.selection import Selection, matches, split_glob
+from pipelines.storage import S3Object
 from pipelines.tables import FAILED, LISTED, Views
 
 Item = TypeVar("Item")
@@ -132,8 +133,8 @@ def _objects_below(uri: str, glob: str | None, selection: Selection) -> Iterator
     begin = uri + (glob or "").partition(_GLOB_IN_S3)[0]
     try:
         for item in storage.list_objects(begin):
-            name = item["Key"].removeprefix(folder)
-            if not _is_folder_marker(item) and _is_wanted(name, glob, selection):
+            name = item.key.removeprefix(folder)
+            if not item.is_folder_marker and _is_wanted(name, glob, selection):
                 yield _row_of_object(bucket, item)
     except storage.STORAGE_ERRORS as error:
         raise InputError(f"source={uri!r} cannot be listed: {error}") from error
@@ -146,31 +147,18 @@ def _is_wanted(name: str, glob: str | None, selection: Selection) -> bool:
 def _objects_of_inventory(
     uri: str, manifest: Mapping[str, Any], selection: Selection
 ) -> Iterator[Row]:
+    bucket = manifest.get("sourceBucket", "")
     for item in objects_of_inventory(uri, manifest):
-        if not _is_folder_marker(item) and selection.takes(item["Key"]):
-            yield {
-                "image_uri": f"{storage.S3_SCHEME}{item['bucket']}/{item['Key']}",
-                "etag": (item.get("ETag") or "").strip('"') or None,
-                "size_bytes": item["Size"],
-                "last_modified": _time_of(item.get("LastModifiedDate")),
-            }
+        if not item.is_folder_marker and selection.takes(item.key):
+            yield _row_of_object(bucket, item)
 
 
-def _time_of(value: str | datetime | None) -> datetime | None:
-    return datetime.fromisoformat(value) if isinstance(value, str) else value
-
-
-def _is_folder_marker(item: Mapping[str, Any]) -> bool:
-    """Some consoles make a folder by writing an empty object whose key ends in `/`."""
-    return item["Size"] == 0 and bool(item["Key"].endswith("/"))
-
-
-def _row_of_object(bucket: str, item: dict[str, Any]) -> dict[str, Any]:
+def _row_of_object(bucket: str, item: S3Object) -> Row:
     return {
-        "image_uri": f"{storage.S3_SCHEME}{bucket}/{item['Key']}",
-        "etag": item["ETag"].strip('"'),
-        "size_bytes": item["Size"],
-        "last_modified": item["LastModified"],
+        "image_uri": f"{storage.S3_SCHEME}{bucket}/{item.key}",
+        "etag": item.etag,
+        "size_bytes": item.size_bytes,
+        "last_modified": item.last_modified,
     }
 
 

@@ -39,7 +39,7 @@ class Selection:
         return not why
 
     def _why_not(self, name: str) -> str:
-        if any(matches(name, glob) for glob in self.exclude):
+        if self.exclude and any(matches(name, glob) for glob in self.exclude):
             return _EXCLUDED
         if self.include:
             return "" if any(matches(name, glob) for glob in self.include) else _EXCLUDED

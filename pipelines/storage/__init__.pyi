@@ -3,23 +3,25 @@ from .folder import (
     STORAGE_ERRORS,
     Folder,
     folder_and_name,
-    list_objects,
     read_bytes,
     require_file,
     write_bytes,
 )
 from .lease import Lease, holder_of
 from .local import etag_of_file, walk_files
+from .objects import ABREAST, S3Object, list_objects
 from .s3 import IMAGE_RETRIES, RetryPolicy
 from .uris import S3_SCHEME, is_s3, normalise_uri, split_s3_uri
 
 __all__ = [
+    "ABREAST",
     "IMAGE_RETRIES",
     "S3_SCHEME",
     "STORAGE_ERRORS",
     "Folder",
     "Lease",
     "RetryPolicy",
+    "S3Object",
     "etag_of_file",
     "folder_and_name",
     "holder_of",

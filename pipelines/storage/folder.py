@@ -6,7 +6,6 @@ S3's endpoint, region and credentials come from the standard AWS variables and f
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from pipelines.errors import InputError
 from pipelines.storage import s3
 from pipelines.storage.arrow import arrow_s3_filesystem
 from pipelines.storage.local import TEMPORARY, is_passing, locked, walk_files, write_then_rename
+from pipelines.storage.objects import list_objects
 from pipelines.storage.s3 import TABLE_RETRIES, RetryPolicy
 from pipelines.storage.uris import S3_SCHEME, is_s3, normalise_uri, split_s3_uri
 
@@ -70,30 +70,6 @@ def folder_and_name(uri: str) -> tuple["Folder", str]:
     return Folder(folder or "/"), name
 
 
-def list_objects(uri: str, policy: RetryPolicy = TABLE_RETRIES) -> Iterator[dict[str, Any]]:
-    """Every object whose URI begins so, sorted by key: S3's Key, ETag, Size and LastModified.
-
-    A page that did not come whole is asked for again, so that no key is lost or given twice.
-
-    Raises:
-        STORAGE_ERRORS: there is no such bucket, or it may not or cannot be listed.
-    """
-    token = None
-    while True:
-        page = s3.request(partial(_list_page, uri, token), policy)
-        yield from page.get("Contents", [])
-        token = page.get("NextContinuationToken")
-        if token is None:
-            return
-
-
-async def _list_page(uri: str, token: str | None, client: Any) -> dict[str, Any]:
-    bucket, prefix = split_s3_uri(uri)
-    where = {"ContinuationToken": token} if token else {}
-    page: dict[str, Any] = await client.list_objects_v2(Bucket=bucket, Prefix=prefix, **where)
-    return page
-
-
 @dataclass(frozen=True)
 class Folder:
     """A local folder or an S3 prefix. Names are paths below it, always with `/`.
@@ -122,7 +98,7 @@ class Folder:
         # from denied ones. A key sorts before all others that begin with it.
         _, key = split_s3_uri(self._path(name))
         first = next(list_objects(self._path(name), self.policy), None)
-        return first is not None and first["Key"] == key
+        return first is not None and first.key == key
 
     def read(self, name: str) -> bytes:
         if is_s3(self.uri):
@@ -275,9 +251,8 @@ def _uris_below(root: str, policy: RetryPolicy) -> Iterator[str]:
         return
     bucket, prefix = split_s3_uri(root)
     for item in list_objects(f"{root}/" if prefix else f"{S3_SCHEME}{bucket}/", policy):
-        # Some consoles make a folder by writing an empty object whose key ends in `/`.
-        if not item["Key"].endswith("/"):
-            yield f"{S3_SCHEME}{bucket}/{item['Key']}"
+        if not item.key.endswith("/"):  # a folder's marker
+            yield f"{S3_SCHEME}{bucket}/{item.key}"
 
 
 _PARTITIONS = pads.partitioning(

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import aiohttp
@@ -31,6 +31,8 @@ from botocore.exceptions import (
 from botocore.handlers import add_expect_header
 from botocore.parsers import ResponseParserError
 from fsspec.asyn import FSTimeoutError, sync
+
+from pipelines.storage.pages import take_objects
 
 CONNECTIONS = 64
 """Requests that one process keeps in flight."""
@@ -140,6 +142,8 @@ def _new_session() -> AioSession:
     session = AioSession()
     # A PUT would wait for S3's `100 Continue` first, and aiohttp waits for that without a time-out.
     session.unregister("before-call.s3", add_expect_header)
+    # With the star it comes before botocore's own, one of which parses the whole body.
+    session.register("before-parse.*.ListObjectsV2", take_objects)
     return session
 
 
@@ -161,9 +165,13 @@ def connection_for(policy: RetryPolicy) -> Connection:
 
 def request(send: Send[Answer], policy: RetryPolicy) -> Answer:
     """`Connection.request` for code that does not run in an event loop."""
-    way = connection_for(policy)
+    return call(partial(connection_for(policy).request, send, policy), policy)
+
+
+def call(work: Callable[[], Awaitable[Answer]], policy: RetryPolicy) -> Answer:
+    """What is to be awaited in the loop of S3's connection, for code that does not run in one."""
     try:
-        answer: Answer = sync(way.loop, way.request, send, policy)
+        answer: Answer = sync(connection_for(policy).loop, work)
     except FSTimeoutError as error:  # fsspec's, which says nothing
         raise TimeoutError(f"S3 did not answer in time: {error.__cause__!r}") from error
     return answer

@@ -16,7 +16,9 @@ from pipelines.labelling.blocks import FETCHED
 from pipelines.labelling.fetching import fetch_block
 from pipelines.photos.errors import ImageError
 from pipelines.photos.fetching import ImageRef, fetch
-from pipelines.storage.folder import Folder, list_objects, s3
+from pipelines.storage import s3
+from pipelines.storage.folder import Folder
+from pipelines.storage.objects import list_objects
 from pipelines.storage.s3 import IMAGE_RETRIES, TABLE_RETRIES, RetryPolicy
 from tests.faulty_s3 import (
     Answer,
@@ -191,7 +193,7 @@ def test_what_happens_between_listing_and_reading_is_told(
     uri = bucket.put("a.jpg", b"0123456789")
     [listed] = list_objects(uri, QUICK)
     faulty_s3.add(Rule(before(happens(bucket)), method="GET"))
-    assert _kinds([ImageRef(uri, listed["ETag"].strip('"'), listed["Size"])]) == [kind]
+    assert _kinds([ImageRef(uri, listed.etag, listed.size_bytes)]) == [kind]
 
 
 def test_halves_of_two_versions_of_an_object_are_never_put_together(bucket, faulty_s3) -> None:
@@ -199,7 +201,7 @@ def test_halves_of_two_versions_of_an_object_are_never_put_together(bucket, faul
     [listed] = list_objects(uri, QUICK)
     faulty_s3.add(Rule(truncated, method="GET", times=1))
     faulty_s3.add(Rule(before(_overwrite(bucket)), method="GET"))
-    assert _kinds([ImageRef(uri, listed["ETag"].strip('"'))]) == ["changed"]
+    assert _kinds([ImageRef(uri, listed.etag)]) == ["changed"]
 
 
 def test_thirty_percent_of_requests_failing_costs_time_only(bucket, faulty_s3, monkeypatch) -> None:
@@ -207,11 +209,10 @@ def test_thirty_percent_of_requests_failing_costs_time_only(bucket, faulty_s3, m
     bodies = {bucket.put(f"photos/{n:03d}.jpg", b"%d" % n): b"%d" % n for n in range(200)}
     rules = _share_failing(faulty_s3, 0.3, PASSING.values())
     listed = list(list_objects(f"s3://{bucket.name}/photos/", QUICK_WHEN_BUSY))
-    uris = [f"s3://{bucket.name}/{item['Key']}" for item in listed]
+    uris = [f"s3://{bucket.name}/{item.key}" for item in listed]
     assert uris == list(bodies)
     images = [
-        ImageRef(uri, item["ETag"].strip('"'), item["Size"])
-        for uri, item in zip(uris, listed, strict=True)
+        ImageRef(uri, item.etag, item.size_bytes) for uri, item in zip(uris, listed, strict=True)
     ]
     fetched = fetch(images, MAX_BYTES, QUICK_WHEN_BUSY)
     assert [image.body for image in fetched] == list(bodies.values())
@@ -229,7 +230,7 @@ def test_a_page_that_fails_half_way_neither_loses_nor_doubles_keys(
     on_second_page = Rule(passing, times=2, when=lambda asked: "continuation-token" in asked.query)
     faulty_s3.add(on_second_page)
     listed = list_objects(f"s3://{bucket.name}/photos", QUICK)
-    assert [item["Key"] for item in listed] == keys
+    assert [item.key for item in listed] == keys
     assert faulty_s3.struck(on_second_page) == 2
 
 
