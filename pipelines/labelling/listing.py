@@ -5,7 +5,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -48,6 +48,9 @@ class Listing:
     """Whether an image can be in it twice; neither a disk nor S3 lists a name twice."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Names that were met and not listed so far, by their suffix or why."""
+    after: Callable[[str, Counter[str]], "Listing"] | None = None
+    """The rest of it after an image, with what was left out until then; None if it is in no order
+    that says what the rest is."""
 
 
 def list_source(source: str, selection: Selection | None = None) -> Listing:
@@ -76,11 +79,23 @@ def list_source(source: str, selection: Selection | None = None) -> Listing:
             return Listing(_tables(begun), may_repeat=True)
         rows = _objects_of_inventory(uri, content, selection)
     elif storage.is_s3(uri):
-        rows = _objects_below(*split_glob(uri, _GLOB_IN_S3), selection)
+        return _prefix(source, uri, selection)
     else:
         rows = _files_at(uri, selection)
     begun = _begun(rows, lambda: _why_empty(source, selection))
     return Listing(_tables(begun), may_repeat=False, left_out=selection.left_out)
+
+
+def _prefix(source: str, uri: str, selection: Selection) -> Listing:
+    def after(last_uri: str, left_out: Counter[str]) -> Listing:
+        again = replace(selection, left_out=Counter(left_out))
+        rows = _objects_below(base, glob, again, storage.split_s3_uri(last_uri)[1])
+        return Listing(_tables(rows), may_repeat=False, left_out=again.left_out, after=after)
+
+    base, glob = split_glob(uri, _GLOB_IN_S3)
+    begun = _begun(_objects_below(base, glob, selection), lambda: _why_empty(source, selection))
+    can_go_on = storage.is_listed_in_order(uri)
+    return Listing(_tables(begun), False, selection.left_out, after if can_go_on else None)
 
 
 def _why_empty(source: str, selection: Selection) -> str:
@@ -125,14 +140,16 @@ def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist(batch, schema=LISTED)
 
 
-def _objects_below(uri: str, glob: str | None, selection: Selection) -> Iterator[Row]:
-    """The objects whose keys begin so and, where there is a glob, match it."""
+def _objects_below(
+    uri: str, glob: str | None, selection: Selection, after: str = ""
+) -> Iterator[Row]:
+    """The objects whose keys begin so, come after another and, where there is a glob, match it."""
     bucket, prefix = storage.split_s3_uri(uri)
     folder = prefix[: prefix.rfind("/") + 1]
     # Up to its first special letter, a glob narrows the listing itself.
     begin = uri + (glob or "").partition(_GLOB_IN_S3)[0]
     try:
-        for item in storage.list_objects(begin):
+        for item in storage.list_objects(begin, after=after):
             name = item.key.removeprefix(folder)
             if not item.is_folder_marker and _is_wanted(name, glob, selection):
                 yield _row_of_object(bucket, item)

@@ -5,24 +5,25 @@ holds. It is fixed here, once, so that whoever does it, however often, writes th
 same files. A row group holds one part.
 """
 
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from pipelines.errors import InputError
-from pipelines.labelling.listing import ROWS_PER_TABLE, Listing
+from pipelines.labelling.listing import Listing
+from pipelines.labelling.settling import settled
+from pipelines.labelling.unfinished import PARTS_PER_FILE, Unfinished, part_file, skipped_name
 from pipelines.storage import Folder
 from pipelines.tables import LISTED, MANIFEST, Views
 
-PARTS_PER_FILE = 64
+Watch = Callable[[Unfinished], None]
+
 MAX_PART_BYTES = 128 * 1024 * 1024
 """Images of one part together, as listed: a part has to fit into memory several times."""
 UNLISTED_BYTES = 512 * 1024
@@ -40,6 +41,8 @@ class ManifestSummary:
     listed: int
     duplicates: int
     parts: int
+    left_out: Mapping[str, int]
+    """Names that were not listed, by their suffix or why."""
     skipped_in: Mapping[str, int]
     """Images that an earlier run has labelled, by its name."""
 
@@ -49,48 +52,123 @@ class ManifestSummary:
 
 
 def write_manifest(
-    listing: Listing, folder: Folder, images_per_part: int, labelled: Views | None = None
+    listing: Listing,
+    folder: Folder,
+    images_per_part: int,
+    labelled: Views | None = None,
+    watch: Watch = lambda manifest: None,
+    decided_by: str = "",
 ) -> ManifestSummary:
     """Write schema.MANIFEST in listing order, each image once: `part-*.parquet`.
 
+    An S3 prefix is gone on with where a process that listed it was killed; else what an unfinished
+    listing left is replaced.
+
     Args:
         listing: of the source.
-        folder: of the manifest; what an unfinished listing left there is replaced.
+        folder: of the manifest.
         images_per_part: the most images of one part.
         labelled: complete runs. What one of them has labelled, with the same ETag, becomes part of
             nothing and goes to `skipped-*.parquet`.
+        watch: is told of each table of the listing.
+        decided_by: what decides the manifest; an unfinished one of something else is replaced.
 
     Raises:
-        InputError: the source cannot be listed to its end; nothing of the manifest is left.
+        InputError: the source cannot be listed to its end; nothing of the manifest is left, unless
+            it can be gone on with.
     """
-    _clear(folder)
+    manifest = Unfinished.read(folder, decided_by) if listing.after else None
+    if manifest and listing.after:
+        listing = listing.after(manifest.last_uri, manifest.left_out)
+    manifest = manifest or Unfinished(decided_by)
+    manifest.delete_what_came_later(folder)
     try:
-        return _write(listing, folder, images_per_part, labelled)
+        return _write(manifest, listing, folder, images_per_part, labelled, watch)
     except InputError:
-        _clear(folder)
+        if not listing.after:
+            Unfinished(decided_by).delete_what_came_later(folder)
         raise
 
 
-def _clear(folder: Folder) -> None:
-    for name in folder.list():
-        folder.delete(name)
-
-
 def _write(
-    listing: Listing, folder: Folder, images_per_part: int, labelled: Views | None
+    manifest: Unfinished,
+    listing: Listing,
+    folder: Folder,
+    images_per_part: int,
+    labelled: Views | None,
+    watch: Watch,
 ) -> ManifestSummary:
-    counts, skipped_in = Counter[str](), Counter[str]()
-    tables = _counted(listing.tables, counts, "rows")
-    if listing.may_repeat or labelled:
-        tables = _settled(tables, labelled)
-    tables = _without_skipped(_counted(tables, counts, "listed"), folder, skipped_in)
-    parts = _cut(tables, images_per_part)
-    num_parts = 0
-    while parts_of_file := list(islice(parts, PARTS_PER_FILE)):
-        folder.write(_file_name(num_parts), _row_group_per_part(parts_of_file, num_parts))
-        num_parts += len(parts_of_file)
-    duplicates = counts["rows"] - counts["listed"]
-    return ManifestSummary(counts["listed"], duplicates, num_parts, dict(skipped_in))
+    counted = _counted(listing, manifest)
+    tables = settled(counted, labelled) if listing.may_repeat or labelled else counted.tables
+    for table in tables:
+        manifest.listed += len(table)
+        _take(manifest, table, folder)
+        _cut(manifest, folder, images_per_part)
+        manifest.last_uri = table["image_uri"][-1].as_py()
+        manifest.left_out = Counter(listing.left_out)
+        if listing.after:
+            manifest.save(folder)
+        watch(manifest)
+    _finish(manifest, folder, images_per_part)
+    return ManifestSummary(
+        listed=manifest.listed,
+        duplicates=manifest.rows - manifest.listed,
+        parts=manifest.num_parts,
+        left_out=dict(listing.left_out),
+        skipped_in=dict(manifest.skipped_in),
+    )
+
+
+def _counted(listing: Listing, manifest: Unfinished) -> Listing:
+    def tables() -> Iterator[pa.Table]:
+        for table in listing.tables:
+            manifest.rows += len(table)
+            yield table
+
+    return replace(listing, tables=tables())
+
+
+def _take(manifest: Unfinished, table: pa.Table, folder: Folder) -> None:
+    """What is to be labelled waits for its part; the rest is written and counted."""
+    if "skipped_in" in table.column_names:
+        is_skipped = pc.is_valid(table["skipped_in"])
+        skipped = table.filter(is_skipped)
+        if len(skipped):
+            manifest.skipped_in.update(skipped["skipped_in"].to_pylist())
+            skipped = skipped.append_column("part", pa.nulls(len(skipped), pa.int32()))
+            folder.write_table(
+                skipped_name(manifest.num_skipped_files),
+                skipped.select(MANIFEST.names).cast(MANIFEST),
+            )
+            manifest.num_skipped_files += 1
+        table = table.filter(pc.invert(is_skipped)).select(LISTED.names).cast(LISTED)
+    manifest.waiting = pa.concat_tables([manifest.waiting, table])
+
+
+def _cut(manifest: Unfinished, folder: Folder, images_per_part: int) -> None:
+    """Write files as long as there is a whole one."""
+    is_large = manifest.num_parts or len(manifest.waiting) >= _FEWEST_PARTS * images_per_part
+    *whole, rest = _slices(manifest.waiting, images_per_part) if is_large else [manifest.waiting]
+    while len(whole) >= PARTS_PER_FILE:
+        _write_file(manifest, whole[:PARTS_PER_FILE], folder)
+        del whole[:PARTS_PER_FILE]
+    manifest.waiting = pa.concat_tables([*whole, rest])
+
+
+def _finish(manifest: Unfinished, folder: Folder, images_per_part: int) -> None:
+    rows = len(manifest.waiting)
+    if not manifest.num_parts and rows < _FEWEST_PARTS * images_per_part:
+        images_per_part = min(images_per_part, max(_FEWEST_IMAGES, -(-rows // _FEWEST_PARTS)))
+    parts = iter(_slices(manifest.waiting, images_per_part) if rows else [])
+    while some := list(islice(parts, PARTS_PER_FILE)):
+        _write_file(manifest, some, folder)
+    manifest.forget(folder)
+
+
+def _write_file(manifest: Unfinished, parts: list[pa.Table], folder: Folder) -> None:
+    first = manifest.num_parts
+    folder.write(part_file(first), _row_group_per_part(parts, first))
+    manifest.num_parts += len(parts)
 
 
 def read_manifest(folder: Folder) -> pads.Dataset:
@@ -100,13 +178,8 @@ def read_manifest(folder: Folder) -> pads.Dataset:
 
 def read_part(folder: Folder, part: int) -> pa.Table:
     """The rows of one part, schema.MANIFEST."""
-    file = pq.ParquetFile(pa.BufferReader(folder.read(_file_name(part))))
+    file = pq.ParquetFile(pa.BufferReader(folder.read(part_file(part))))
     return file.read_row_group(part % PARTS_PER_FILE)
-
-
-def _file_name(part: int) -> str:
-    """The file that a part is in."""
-    return f"part-{part // PARTS_PER_FILE:06d}.parquet"
 
 
 def _row_group_per_part(parts: Iterable[pa.Table], first: int) -> bytes:
@@ -120,31 +193,6 @@ def _row_group_per_part(parts: Iterable[pa.Table], first: int) -> bytes:
     return data
 
 
-def _counted(tables: Iterable[pa.Table], counts: Counter[str], name: str) -> Iterator[pa.Table]:
-    for table in tables:
-        counts[name] += len(table)
-        yield table
-
-
-def _cut(tables: Iterator[pa.Table], images_per_part: int) -> Iterator[pa.Table]:
-    """Consecutive rows as parts, by their number and by what their images weigh."""
-    first: list[pa.Table] = []
-    rows = 0
-    for table in tables:
-        first.append(table)
-        rows += len(table)
-        if rows >= _FEWEST_PARTS * images_per_part:
-            break
-    else:
-        images_per_part = min(images_per_part, max(_FEWEST_IMAGES, -(-rows // _FEWEST_PARTS)))
-    rest = LISTED.empty_table()
-    for table in chain(first, tables):
-        *whole, rest = _slices(pa.concat_tables([rest, table]), images_per_part)
-        yield from whole
-    if len(rest):
-        yield rest
-
-
 def _slices(table: pa.Table, images_per_part: int) -> Iterator[pa.Table]:
     """At least one; the last may have room left."""
     start = weight = 0
@@ -154,75 +202,3 @@ def _slices(table: pa.Table, images_per_part: int) -> Iterator[pa.Table]:
             start, weight = row, 0
         weight += size
     yield table.slice(start)
-
-
-def _without_skipped(
-    tables: Iterable[pa.Table], folder: Folder, skipped_in: Counter[str]
-) -> Iterator[pa.Table]:
-    """What is to be labelled, schema.LISTED; the rest is written and counted."""
-    files = 0
-    for table in tables:
-        if "skipped_in" not in table.column_names:
-            yield table
-            continue
-        is_skipped = pc.is_valid(table["skipped_in"])
-        skipped = table.filter(is_skipped)
-        if len(skipped):
-            skipped_in.update(skipped["skipped_in"].to_pylist())
-            skipped = skipped.append_column("part", pa.nulls(len(skipped), pa.int32()))
-            folder.write_table(
-                f"skipped-{files:06d}.parquet", skipped.select(MANIFEST.names).cast(MANIFEST)
-            )
-            files += 1
-        yield table.filter(pc.invert(is_skipped)).select(LISTED.names).cast(LISTED)
-
-
-def _settled(tables: Iterable[pa.Table], labelled: Views | None) -> Iterator[pa.Table]:
-    """The first row of each image, with `skipped_in`. On the disk: a listing may be long."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        duckdb.connect(f"{folder}/listing.duckdb") as connection,
-    ):
-        for setting in _SETTINGS:
-            connection.execute(f"SET {setting}")
-        _store(connection, tables)
-        connection.execute("CREATE TABLE labelled (image_uri VARCHAR, etag VARCHAR, run VARCHAR)")
-        if labelled:
-            connection.register("images", labelled.images)
-            connection.register("runs", labelled.runs)
-            connection.execute(_FILL_LABELLED)
-        reader = connection.sql(_SETTLED).to_arrow_reader(ROWS_PER_TABLE)
-        assert reader is not None  # None is for statements without a result
-        for batch in reader:
-            yield pa.Table.from_batches([batch])
-
-
-def _store(connection: duckdb.DuckDBPyConnection, tables: Iterable[pa.Table]) -> None:
-    """As the table `listed`, whose column `row` numbers the rows."""
-    rows = 0
-    empty = LISTED.empty_table().append_column("row", pa.array([], pa.int64()))
-    connection.register("listing", empty)
-    connection.execute("CREATE TABLE listed AS SELECT * FROM listing")
-    for table in tables:
-        numbers = pa.array(range(rows, rows + len(table)), pa.int64())
-        connection.register("listing", table.append_column("row", numbers))
-        connection.execute("INSERT INTO listed SELECT * FROM listing")
-        rows += len(table)
-
-
-_SETTINGS = ("TimeZone = 'UTC'", "memory_limit = '128MB'", "threads = 2")
-
-_FILL_LABELLED = """
-    INSERT INTO labelled
-    SELECT image_uri, etag, arg_max(run, finished_at)
-    FROM images JOIN runs USING (run)
-    WHERE images.status = 'labelled' AND etag IS NOT NULL
-    GROUP BY image_uri, etag
-"""
-
-_SETTLED = """
-    SELECT listed.* EXCLUDE (row), labelled.run AS skipped_in
-    FROM listed LEFT JOIN labelled USING (image_uri, etag)
-    WHERE row IN (SELECT min(row) FROM listed GROUP BY image_uri)
-    ORDER BY row
-"""

@@ -1,12 +1,14 @@
-"""How far a run is: a live line on a terminal, a JSON line a minute elsewhere."""
+"""How far a listing and a run are: a live line on a terminal, a JSON line a minute elsewhere."""
 
 import json
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +21,37 @@ from rich.progress import (
 from pipelines.tables import Ledger
 
 SECONDS_BETWEEN_LINES = 60.0
+
+
+class ListingProgress:
+    """Shows a listing that grows, whose end nobody knows."""
+
+    def __init__(self) -> None:
+        self._started = self._last_line = time.monotonic()
+        self._before: int | None = None
+        console = Console(stderr=True)
+        self._terminal = console.is_terminal
+        self._status = console.status("listing")
+
+    def __enter__(self) -> Self:
+        if self._terminal:
+            self._status.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._status.stop()
+
+    def update(self, images: int, left_out: int, at: str) -> None:
+        # Those of an earlier start that this one goes on with were not listed now.
+        self._before = images if self._before is None else self._before
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        pace = (images - self._before) / seconds
+        if self._terminal:
+            told = f"{images:,} images listed, {pace:,.0f} a second, {left_out:,} left out: {at}"
+            self._status.update(escape(told))
+        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            _print({"listed": images, "left_out": left_out, "per_second": round(pace), "at": at})
 
 
 class LabellingProgress:
@@ -70,7 +103,7 @@ class LabellingProgress:
                 "images_per_second": round(images_per_second, 1),
                 "eta_seconds": round(left_s),
             }
-            print(json.dumps(line), file=sys.stderr, flush=True)
+            _print(line)
 
     def say(self, line: str) -> None:
         """A line between what is shown of the progress."""
@@ -78,6 +111,10 @@ class LabellingProgress:
 
     def _images_per_second(self, ledger: Ledger) -> float:
         return (ledger.done - self._done_before) / max(time.monotonic() - self._started, 1e-9)
+
+
+def _print(line: Mapping[str, object]) -> None:
+    print(json.dumps(line), file=sys.stderr, flush=True)
 
 
 def _duration(seconds: float) -> str:

@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from pipelines import cluster, storage
+from pipelines import cluster, interruption, storage
 from pipelines.errors import InputError
 from pipelines.labelling.config import LabellingConfig
 from pipelines.labelling.fetching import Fetch, fetch_block
 from pipelines.labelling.listing import Listing, list_failed, list_source
 from pipelines.labelling.manifest import write_manifest
 from pipelines.labelling.model import Model, read_model
+from pipelines.labelling.progress import ListingProgress
 from pipelines.labelling.selection import Selection
+from pipelines.labelling.unfinished import Unfinished
 from pipelines.storage import Folder, Lease
 from pipelines.tables import Ledger, RunFolders, RunRecord, RunSettings, open_run, open_runs, runs
 
@@ -57,7 +59,7 @@ def label_images(config: LabellingConfig, fetch: Fetch | None = None) -> Labelli
     with _acquired(config, table, run) as lease:
         # Read again, now that nobody else can change it.
         record = runs.read_fitting(table, run, config.date, model.settings)
-        record = record or _begin_run(config, table, run, model, listing)
+        record = record or _begin_run(config, table, run, model, listing, lease)
         if record.status == runs.COMPLETE:
             return LabellingSummary(record, labelled_now=0)
         fetch = fetch or partial(fetch_block, max_bytes=config.max_image_bytes)
@@ -125,24 +127,34 @@ def _storage_errors_told(config: LabellingConfig) -> Iterator[None]:
 
 
 def _begin_run(
-    config: LabellingConfig, table: Folder, run: str, model: Model, listing: Listing
+    config: LabellingConfig, table: Folder, run: str, model: Model, listing: Listing, lease: Lease
 ) -> RunRecord:
     """A new run's record. It is written after the manifest: where there is one, that is whole."""
     date = config.date or runs.today()
     earlier = runs.labelled_alike(table, model.settings) if config.incremental else []
-    listed = write_manifest(
-        listing,
-        RunFolders(table, run, date).manifest,
-        config.images_per_part,
-        open_runs(table.uri, earlier) if earlier else None,
-    )
+    with ListingProgress() as progress:
+
+        def watch(manifest: Unfinished) -> None:
+            interruption.check()
+            lease.check()
+            left_out = sum(manifest.left_out.values())
+            progress.update(manifest.listed, left_out, manifest.last_uri)
+
+        listed = write_manifest(
+            listing,
+            RunFolders(table, run, date).manifest,
+            config.images_per_part,
+            open_runs(table.uri, earlier) if earlier else None,
+            watch,
+            f"{model.settings.fingerprint()} {config.images_per_part}",
+        )
     record = RunRecord(
         run=run,
         date=date,
         settings=model.settings,
         weights_uri=config.checkpoint,
         duplicates=listed.duplicates,
-        left_out=dict(listing.left_out),
+        left_out=listed.left_out,
         skipped_in=listed.skipped_in,
         ledger=Ledger(listed.listed, skipped=listed.skipped),
         parts=listed.parts,

@@ -9,7 +9,7 @@ from .folder import (
 )
 from .lease import Lease, holder_of
 from .local import etag_of_file, walk_files
-from .objects import ABREAST, S3Object, list_objects
+from .objects import ABREAST, S3Object, is_listed_in_order, list_objects
 from .s3 import IMAGE_RETRIES, RetryPolicy
 from .uris import S3_SCHEME, is_s3, normalise_uri, split_s3_uri
 
@@ -25,6 +25,7 @@ __all__ = [
     "etag_of_file",
     "folder_and_name",
     "holder_of",
+    "is_listed_in_order",
     "is_s3",
     "list_objects",
     "normalise_uri",

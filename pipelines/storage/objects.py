@@ -47,6 +47,11 @@ class S3Object(NamedTuple):
         return self.size_bytes == 0 and self.key.endswith("/")
 
 
+def is_listed_in_order(uri: str) -> bool:
+    """Whether S3 lists this bucket sorted by key, and can begin after one."""
+    return not split_s3_uri(uri)[0].endswith(_UNORDERED)
+
+
 def list_objects(
     uri: str, policy: RetryPolicy = TABLE_RETRIES, after: str = "", abreast: int = ABREAST
 ) -> Iterator[S3Object]:
@@ -63,7 +68,7 @@ def list_objects(
         STORAGE_ERRORS: there is no such bucket, or it may not or cannot be listed.
     """
     bucket, prefix = split_s3_uri(uri)
-    sweep = _Sweep(bucket, prefix, policy, after, 1 if bucket.endswith(_UNORDERED) else abreast)
+    sweep = _Sweep(bucket, prefix, policy, after, abreast if is_listed_in_order(uri) else 1)
     try:
         while page := s3.call(sweep.next_page, policy):
             for key, etag, size, time in page:

@@ -1,10 +1,16 @@
+import os
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import PIPE
 
 import pyarrow as pa
 import pytest
 
+from benchmarks.list_server import list_server
 from pipelines.errors import InputError
 from pipelines.labelling import manifest as manifests
 from pipelines.labelling.listing import Listing
@@ -12,6 +18,7 @@ from pipelines.labelling.manifest import read_manifest, read_part, write_manifes
 from pipelines.storage.folder import Folder
 from pipelines.tables.query import Views
 from pipelines.tables.schema import LISTED, MANIFEST
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -136,10 +143,98 @@ def test_listing_again_replaces_a_manifest_that_was_not_finished(folder: Folder)
 
 def test_an_error_of_the_listing_is_passed_on_and_leaves_no_manifest(folder: Folder) -> None:
     def tables() -> Iterator[pa.Table]:
-        yield from _listing(_numbers(20_000)).tables  # of which parts are written by then
+        yield from _listing(_numbers(2000)).tables  # of which parts are written by then
         raise InputError("the bucket is gone")
 
     for may_repeat in (False, True):
         with pytest.raises(InputError, match="the bucket is gone"):
-            write_manifest(Listing(tables(), may_repeat), folder, 256)
+            write_manifest(Listing(tables(), may_repeat), folder, 10)
         assert folder.list() == []
+
+
+class _KilledError(Exception):
+    pass
+
+
+def _objects(uris: list[str], killed_after: int | None = None) -> Listing:
+    """As of an S3 prefix, tables of seven, each with another name left out before it."""
+
+    def after(last_uri: str, left_out: Counter[str]) -> Listing:
+        return listing([uri for uri in uris if uri > last_uri], Counter(left_out))
+
+    def listing(uris: list[str], left_out: Counter[str]) -> Listing:
+        def tables() -> Iterator[pa.Table]:
+            for number, table in enumerate(_listing(uris).tables):
+                if number == killed_after:
+                    raise _KilledError
+                left_out[".txt"] += 1
+                yield table
+
+        return Listing(tables(), may_repeat=False, left_out=left_out, after=after)
+
+    return listing(uris, Counter())
+
+
+@pytest.mark.parametrize("tables", [0, 1, 40, 140])
+@pytest.mark.parametrize("labelled", [None, _labelled([("00003", "of 00003", "r1")])])
+def test_a_listing_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
+    tmp_path: Path, tables: int, labelled: Views | None
+) -> None:
+    folders = {name: Folder(str(tmp_path / name)) for name in ("whole", "killed")}
+    uris = _numbers(1000)
+    whole = write_manifest(_objects(uris), folders["whole"], 10, labelled)
+    with pytest.raises(_KilledError):
+        write_manifest(_objects(uris, tables), folders["killed"], 10, labelled)
+    seen: list[str] = []
+    went_on = write_manifest(
+        _objects(uris), folders["killed"], 10, labelled, lambda found: seen.append(found.last_uri)
+    )
+    assert went_on == whole
+    assert folders["killed"].list() == folders["whole"].list()
+    read = [read_manifest(folder).to_table() for folder in folders.values()]
+    assert read[0].equals(read[1])
+    assert whole.listed == 1000
+    done = 7 * (tables // 8 * 8 if labelled else tables)  # eight tables are looked up at a time
+    assert seen[0] > uris[max(done - 1, 0)]
+
+
+def test_a_listing_of_something_else_is_not_gone_on_with(folder: Folder) -> None:
+    with pytest.raises(_KilledError):
+        write_manifest(_objects(_numbers(1000), 100), folder, 10, decided_by="these weights")
+    assert len(folder.list()) > 1
+    summary = write_manifest(_objects(_numbers(20)), folder, 10, decided_by="others")
+    assert (summary.listed, folder.list()) == (20, ["part-000000.parquet"])
+
+
+_LIST = """
+import sys
+from pipelines.labelling import list_source, write_manifest
+from pipelines.storage import Folder
+listing, folder = list_source("s3://bucket/photos/"), Folder(sys.argv[1])
+write_manifest(listing, folder, 100, watch=lambda found: print(found.listed, flush=True))
+"""
+
+
+def test_a_process_that_is_killed_while_it_lists_a_prefix_costs_what_it_had_not_saved(
+    folder: Folder, tmp_path: Path
+) -> None:
+    keys = [f"photos/{number:06d}.{'jpg' if number % 3 else 'txt'}" for number in range(150_000)]
+    (tmp_path / "names").write_text("\n".join(keys))
+    with list_server(tmp_path / "names", delay_s=0.1) as url:
+        environment = {**os.environ, "AWS_ENDPOINT_URL": url, **_KEYS}
+        command = [sys.executable, "-c", _LIST, folder.uri]
+        with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=PIPE, text=True) as first:
+            assert first.stdout is not None
+            assert [first.stdout.readline() for _ in range(2)] == ["16384\n", "32768\n"]
+            first.kill()
+        second = subprocess.run(command, env=environment, cwd=ROOT, stdout=PIPE, check=True)
+    assert int(second.stdout.split()[0]) >= 2 * 16384
+    listed = [f"s3://bucket/{key}" for key in keys if key.endswith("jpg")]
+    assert read_manifest(folder).to_table()["image_uri"].to_pylist() == listed
+
+
+_KEYS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}

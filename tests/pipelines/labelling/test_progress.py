@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pipelines.labelling.progress import LabellingProgress
+from pipelines.labelling.progress import LabellingProgress, ListingProgress
 from pipelines.tables.ledger import Ledger
 
 
@@ -30,3 +30,14 @@ def test_without_a_terminal_progress_is_a_json_line_a_minute_with_an_eta(clock, 
         "images_per_second": 0.5,
         "eta_seconds": 80,
     }
+
+
+def test_a_listing_says_how_far_it_is_without_what_an_earlier_start_had_listed(
+    clock, capsys
+) -> None:
+    with ListingProgress() as shown:
+        shown.update(1000, 5, "s3://photos/a.jpg")
+        clock[0] = 80
+        shown.update(9000, 7, "s3://photos/b.jpg")
+    told = {"listed": 9000, "left_out": 7, "per_second": 100, "at": "s3://photos/b.jpg"}
+    assert json.loads(capsys.readouterr().err) == told
