@@ -10,8 +10,15 @@ run is being labelled by somebody else; 6 the cluster had fewer than --min_actor
 --wait_timeout seconds; 130 and 143 stopped by Ctrl-C and SIGTERM.
 """
 
+import json
 import sys
+from datetime import timedelta
 from typing import NoReturn
+
+from rich import box
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
 
 from jobs.cli import exit_on_input_error, parse
 from pipelines import cluster, interruption, labelling
@@ -31,14 +38,21 @@ def main() -> None:
     config = parse(labelling.LabellingConfig, __doc__)
     with interruption.listening():
         try:
-            summary = labelling.label_images(config)
+            done = (labelling.try_out if config.dry_run else labelling.label_images)(config)
         except BaseException as error:
             _leave_with(error)
-    print(report(summary))
-    if summary.ledger.failed_share > config.max_failed_share:
+    if isinstance(done, labelling.Estimate):
+        show_estimate(done)
+    else:
+        print(report(done))
+        _refuse_too_many_failed(done.ledger.failed_share, config.max_failed_share)
+
+
+def _refuse_too_many_failed(share: float, most: float) -> None:
+    if share > most:
         print(
-            f"error: {summary.ledger.failed_share:.1%} of the images failed, more than "
-            f"max_failed_share={config.max_failed_share:.1%}; all rows are written",
+            f"error: {share:.1%} of the images failed, more than max_failed_share={most:.1%}; "
+            "all rows are written",
             file=sys.stderr,
         )
         sys.exit(EXIT_TOO_MANY_FAILED)
@@ -85,6 +99,30 @@ def report(summary: "labelling.LabellingSummary") -> str:
     else:
         lines.append("nothing left to do")
     return "\n".join(lines)
+
+
+def show_estimate(estimate: "labelling.Estimate") -> None:
+    """As a table for people on stderr, and as JSON on stdout."""
+    failed = ", ".join(f"{share:.1%} {kind}" for kind, share in estimate.share_failed.items())
+    rows = [
+        ("images to label", f"{estimate.images:,} of {decimal(estimate.size_bytes)}"),
+        ("labelled before", f"{estimate.skipped:,}"),
+        ("not listed", f"{sum(estimate.left_out.values()):,}"),
+        (f"failed, of {estimate.sampled} that were tried", failed or "none"),
+        ("boxes", f"{estimate.detections:,}"),
+        ("tables", decimal(estimate.table_bytes)),
+        ("requests", ", ".join(f"{n:,} {kind}" for kind, n in estimate.requests.items())),
+        ("start-up", f"{estimate.start_up_seconds:.0f} s"),
+        ("images/s after it", f"{estimate.images_per_second:,.1f}"),
+    ]
+    for each in estimate.durations:
+        duration = timedelta(seconds=round(each.seconds))
+        rows.append((f"with {each.num_actors} actors", f"{duration}, {each.gpu_hours:.2f} GPU h"))
+    shown = Table("what the run would take", "", box=box.SIMPLE_HEAD)
+    for row in rows:
+        shown.add_row(*row)
+    Console(stderr=True).print(shown)
+    print(json.dumps(estimate.to_json()))
 
 
 if __name__ == "__main__":

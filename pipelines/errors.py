@@ -27,6 +27,11 @@ class TrainingDivergedError(RuntimeError):
     """The loss is no longer finite, and no step could mend it."""
 
 
+def stopped_by_storage(error: Exception) -> RunStoppedError:
+    """What it means for a run that its table cannot be read or written."""
+    return RunStoppedError(f"the table cannot be read or written: {error}")
+
+
 def sentence_in(error: Exception, *kinds: type[Exception]) -> str | None:
     """What an error of these kinds said in a process of Ray, which hands on no more than text."""
     names = "|".join(kind.__name__ for kind in kinds)

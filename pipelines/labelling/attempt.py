@@ -12,19 +12,19 @@ import ray
 import ray.exceptions
 
 from pipelines import interruption
-from pipelines.detectors import DetectorSettings
-from pipelines.errors import RunStoppedError, StalledError, sentence_in
+from pipelines.errors import RunStoppedError, StalledError, sentence_in, stopped_by_storage
 from pipelines.labelling.config import LabellingConfig
 from pipelines.labelling.fetching import Fetch
 from pipelines.labelling.graph import Stages, labelled_parts
+from pipelines.labelling.manifest import read_part
 from pipelines.labelling.metrics import LabellingMetrics
 from pipelines.labelling.model import Model
 from pipelines.labelling.monitor import start_monitor
 from pipelines.labelling.progress import LabellingProgress
-from pipelines.labelling.stages import STAGES, KeptBytes, stopped_by_storage
+from pipelines.labelling.stages import STAGES
 from pipelines.labelling.waiting import DetectorWatch
 from pipelines.labelling.watchdog import watched
-from pipelines.labelling.writing import Part
+from pipelines.labelling.writing import Part, write_part
 from pipelines.planning import ActorPlan
 from pipelines.storage import STORAGE_ERRORS, Folder, Lease
 from pipelines.tables import (
@@ -68,10 +68,10 @@ def run_attempt(attempt: Attempt) -> tuple[RunRecord, int]:
         RunStoppedError: the run cannot go on now; its record says so too.
     """
     record, table = attempt.record, attempt.table
-    runs.write_record(table, record)
-    delete_leftovers(attempt.folders)
     effort = Effort()
     try:
+        runs.write_record(table, record)
+        delete_leftovers(attempt.folders)
         ledger, written = _run(attempt, effort)
     except BaseException as error:
         explained = _explained(error)
@@ -137,25 +137,16 @@ def _run(attempt: Attempt, effort: Effort) -> tuple[Ledger, int]:
 
 def _parts(attempt: Attempt, monitor: Any) -> Iterator[Part]:
     """The rest of the run, a summary for each part that is safely written."""
-    config, plan = attempt.config, attempt.plan
-    stages = Stages(
+    stages = Stages.of(
+        attempt.config,
+        attempt.model,
+        attempt.plan,
+        monitor,
         fetch=attempt.fetch,
-        detector=config.detector,
-        weights=KeptBytes.of(attempt.model.weights),
-        settings=DetectorSettings(
-            input_size=attempt.model.settings.input_size,
-            score_threshold=config.score_threshold,
-            nms_threshold=config.nms_threshold,
-            max_pixels=config.max_pixels,
-            batch_size=config.batch_size,
-            threads=1,  # until an actor knows its node
-            device="cuda" if plan.gpus else "cpu",
-        ),
-        image_timeout_s=config.image_timeout,
-        folders=attempt.folders,
-        monitor=monitor,
+        read=partial(read_part, attempt.folders.manifest),
+        write=partial(write_part, folders=attempt.folders),
     )
-    return labelled_parts(_remaining(attempt), stages, plan)
+    return labelled_parts(_remaining(attempt), stages, attempt.plan)
 
 
 def _closed_ledger(attempt: Attempt) -> Ledger:

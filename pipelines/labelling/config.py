@@ -63,6 +63,9 @@ class LabellingConfig:
     images_per_part: int = 1024
     """Images in one file of the tables, fewer where they are large: what a crash can cost at most,
     per writer."""
+    dry_run: bool = False
+    """Label nothing but 200 images of the source, write nothing, and tell what the run would take:
+    a table for people on stderr, JSON on stdout."""
     max_pixels: int = 100_000_000
     """Larger images are refused from their header."""
     max_image_bytes: int = 256 * 1024 * 1024

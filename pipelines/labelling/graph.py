@@ -10,16 +10,24 @@ would drop its whole block: a failure is a row that the later stages pass on.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import ray.data
 
 from pipelines.detectors import DetectorSettings
+from pipelines.labelling.config import LabellingConfig
 from pipelines.labelling.fetching import Fetch
-from pipelines.labelling.stages import DetectStage, KeptBytes, fetch_stage, write_stage
+from pipelines.labelling.model import Model
+from pipelines.labelling.stages import (
+    DetectStage,
+    KeptBytes,
+    Read,
+    Write,
+    fetch_stage,
+    write_stage,
+)
 from pipelines.labelling.writing import Part
 from pipelines.planning import ActorPlan
-from pipelines.tables import RunFolders
 
 FETCH_CPUS = 0.25
 WRITE_CPUS = 0.25
@@ -39,14 +47,49 @@ class Stages:
     weights: KeptBytes
     settings: DetectorSettings
     image_timeout_s: float
-    folders: RunFolders
-    """Where the manifest is read, and the parts are written."""
+    read: Read
+    """The images of a part."""
+    write: Write
+    """What becomes of them, and a summary."""
     monitor: Any
     """The actor that is told what is being worked on."""
 
+    @classmethod
+    def of(
+        cls,
+        config: LabellingConfig,
+        model: Model,
+        plan: ActorPlan,
+        monitor: Any,
+        *,
+        fetch: Fetch,
+        read: Read,
+        write: Write,
+    ) -> Self:
+        """As a run is configured, for the machines that it has."""
+        settings = DetectorSettings(
+            input_size=model.settings.input_size,
+            score_threshold=config.score_threshold,
+            nms_threshold=config.nms_threshold,
+            max_pixels=config.max_pixels,
+            batch_size=config.batch_size,
+            threads=1,  # until an actor knows its node
+            device="cuda" if plan.gpus else "cpu",
+        )
+        return cls(
+            fetch=fetch,
+            detector=config.detector,
+            weights=KeptBytes.of(model.weights),
+            settings=settings,
+            image_timeout_s=config.image_timeout,
+            read=read,
+            write=write,
+            monitor=monitor,
+        )
+
 
 def labelled_parts(remaining: Sequence[int], stages: Stages, plan: ActorPlan) -> Iterator[Part]:
-    """Run the graph; a summary for each part that is safely written."""
+    """Run the graph; a summary for each part that has come to its end."""
     if not remaining:
         return
     _configure()
@@ -67,12 +110,7 @@ def _graph(remaining: Sequence[int], stages: Stages, plan: ActorPlan) -> ray.dat
     return (
         ray.data.from_items(parts, override_num_blocks=len(parts))
         .map_batches(
-            partial(
-                fetch_stage,
-                manifest=stages.folders.manifest,
-                fetch=stages.fetch,
-                monitor=stages.monitor,
-            ),
+            partial(fetch_stage, read=stages.read, fetch=stages.fetch, monitor=stages.monitor),
             num_cpus=FETCH_CPUS,
             **whole_blocks,
         )
@@ -93,7 +131,7 @@ def _graph(remaining: Sequence[int], stages: Stages, plan: ActorPlan) -> ray.dat
             **whole_blocks,
         )
         .map_batches(
-            partial(write_stage, folders=stages.folders, monitor=stages.monitor),
+            partial(write_stage, write=stages.write, monitor=stages.monitor),
             num_cpus=WRITE_CPUS,
             **whole_blocks,
         )

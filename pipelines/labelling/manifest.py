@@ -155,10 +155,17 @@ def _cut(manifest: Unfinished, folder: Folder, images_per_part: int) -> None:
     manifest.waiting = pa.concat_tables([*whole, rest])
 
 
+def most_images_per_part(images: int, images_per_part: int) -> int:
+    """Of an archive of so many images, where they are not large."""
+    if images >= _FEWEST_PARTS * images_per_part:
+        return images_per_part
+    return min(images_per_part, max(_FEWEST_IMAGES, -(-images // _FEWEST_PARTS)))
+
+
 def _finish(manifest: Unfinished, folder: Folder, images_per_part: int) -> None:
     rows = len(manifest.waiting)
-    if not manifest.num_parts and rows < _FEWEST_PARTS * images_per_part:
-        images_per_part = min(images_per_part, max(_FEWEST_IMAGES, -(-rows // _FEWEST_PARTS)))
+    if not manifest.num_parts:
+        images_per_part = most_images_per_part(rows, images_per_part)
     parts = iter(_slices(manifest.waiting, images_per_part) if rows else [])
     while some := list(islice(parts, PARTS_PER_FILE)):
         _write_file(manifest, some, folder)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from pipelines import cluster, interruption, storage
-from pipelines.errors import InputError
+from pipelines.errors import InputError, stopped_by_storage
 from pipelines.labelling.config import LabellingConfig
 from pipelines.labelling.fetching import Fetch, fetch_block
 from pipelines.labelling.listing import Listing, list_failed, list_source
@@ -47,7 +47,7 @@ def label_images(config: LabellingConfig, fetch: Fetch | None = None) -> Labelli
         RunStoppedError: the run cannot go on now; the same command goes on with the rest.
     """
     table = Folder(config.table)
-    listing, weights = _look_at_what_was_given(config, table)
+    listing, weights = look_at_what_was_given(config, table)
     model = read_model(config, weights)
     run, record = _find_run(config, table, model.settings)
     if record and record.status == runs.COMPLETE:
@@ -57,9 +57,12 @@ def label_images(config: LabellingConfig, fetch: Fetch | None = None) -> Labelli
     from pipelines.labelling.attempt import Attempt, run_attempt
 
     with _acquired(config, table, run) as lease:
-        # Read again, now that nobody else can change it.
-        record = runs.read_fitting(table, run, config.date, model.settings)
-        record = record or _begin_run(config, table, run, model, listing, lease)
+        try:
+            # Read again, now that nobody else can change it.
+            record = runs.read_fitting(table, run, config.date, model.settings)
+            record = record or _begin_run(config, table, run, model, listing, lease)
+        except storage.STORAGE_ERRORS as error:
+            raise stopped_by_storage(error) from error
         if record.status == runs.COMPLETE:
             return LabellingSummary(record, labelled_now=0)
         fetch = fetch or partial(fetch_block, max_bytes=config.max_image_bytes)
@@ -68,7 +71,7 @@ def label_images(config: LabellingConfig, fetch: Fetch | None = None) -> Labelli
         return LabellingSummary(*run_attempt(attempt))
 
 
-def _look_at_what_was_given(config: LabellingConfig, table: Folder) -> tuple[Listing, bytes]:
+def look_at_what_was_given(config: LabellingConfig, table: Folder) -> tuple[Listing, bytes]:
     """The source's listing, which has begun, and the weights' bytes.
 
     Whatever needs neither torch nor Ray, which take seconds to import and to start.

@@ -3,7 +3,7 @@
 No torch in here: the detector has a process of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -13,15 +13,12 @@ import ray
 
 from pipelines import cluster
 from pipelines.detectors import DetectorSettings, IsolatedDetector
-from pipelines.errors import RunStoppedError
+from pipelines.errors import stopped_by_storage
 from pipelines.labelling.detecting import detect_block
 from pipelines.labelling.fetching import Fetch
-from pipelines.labelling.manifest import read_part
 from pipelines.labelling.monitor import in_hand
-from pipelines.labelling.writing import write_part
 from pipelines.planning import ActorPlan
-from pipelines.storage import STORAGE_ERRORS, Folder
-from pipelines.tables import RunFolders
+from pipelines.storage import STORAGE_ERRORS
 
 STAGES = ("fetch", "detect", "write")
 
@@ -30,12 +27,18 @@ IMAGES_AT_ONCE = {"cuda": 256, "cpu": 64}
 there is a sign of life, and a core may need several seconds for an image."""
 
 
-def fetch_stage(parts: pa.Table, manifest: Folder, fetch: Fetch, monitor: Any) -> pa.Table:
+Read = Callable[[int], pa.Table]
+"""From the number of a part to its rows of schema.MANIFEST."""
+Write = Callable[[pa.Table], pa.Table]
+"""From blocks.DETECTED to the one row that writing.Part reads."""
+
+
+def fetch_stage(parts: pa.Table, read: Read, fetch: Fetch, monitor: Any) -> pa.Table:
     """From the number of one part to blocks.FETCHED."""
     [part] = parts["part"].to_pylist()
     with in_hand(monitor, "fetch", part):
         with _storage_errors_told():
-            listed = read_part(manifest, part)
+            listed = read(part)
         rows = pa.array([len(listed)] * len(listed), pa.int32())
         return fetch(listed.append_column("part_rows", rows))
 
@@ -92,10 +95,10 @@ class DetectStage:
         return pa.concat_tables(detected).unify_dictionaries()
 
 
-def write_stage(detected: pa.Table, folders: RunFolders, monitor: Any) -> pa.Table:
-    """From blocks.DETECTED to two files and the one row that writing.Part reads."""
+def write_stage(detected: pa.Table, write: Write, monitor: Any) -> pa.Table:
+    """From blocks.DETECTED to the one row that writing.Part reads."""
     with in_hand(monitor, "write", detected["part"][0].as_py()), _storage_errors_told():
-        return write_part(detected, folders)
+        return write(detected)
 
 
 @contextmanager
@@ -105,8 +108,3 @@ def _storage_errors_told() -> Iterator[None]:
         yield
     except STORAGE_ERRORS as error:
         raise stopped_by_storage(error) from error
-
-
-def stopped_by_storage(error: Exception) -> RunStoppedError:
-    """What one of STORAGE_ERRORS means for a run."""
-    return RunStoppedError(f"the table cannot be read or written: {error}")

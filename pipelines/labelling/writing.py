@@ -5,13 +5,13 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.labelling.blocks import DETECTED, PART_KEYS
-from pipelines.tables import DETECTIONS, FAILED, IMAGES, LABELLED, Ledger, RunFolders, part_name
+from pipelines.tables import DETECTIONS, FAILED, IMAGES, LABELLED, Ledger, part_name
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Part:
     """Requests for its images that had to be repeated."""
     size_bytes: int
     """Of its images, as they were listed."""
+    table_bytes: int
+    """Of its files."""
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -38,10 +40,26 @@ class Part:
         )
         stages = ("fetch", "detect", "write")
         seconds = {stage: row[f"{stage}_seconds"] for stage in stages}
-        return cls(ledger, seconds, row["retries"], row["size_bytes"])
+        return cls(ledger, seconds, row["retries"], row["size_bytes"], row["table_bytes"])
 
 
-def write_part(detected: pa.Table, folders: RunFolders) -> pa.Table:
+class Tables(Protocol):
+    """What takes a table under a name, and tells its size in bytes; a Folder does."""
+
+    def write_table(self, name: str, table: pa.Table) -> int: ...
+
+
+class PartFolders(Protocol):
+    """Where the two files of a part go; RunFolders says so."""
+
+    @property
+    def images(self) -> Tables: ...
+
+    @property
+    def detections(self) -> Tables: ...
+
+
+def write_part(detected: pa.Table, folders: PartFolders) -> pa.Table:
     """The write stage: blocks.DETECTED of one part to two files, and one summary row.
 
     `detections` is written first: the `images` file is the commit. A part that is written again
@@ -54,8 +72,8 @@ def write_part(detected: pa.Table, folders: RunFolders) -> pa.Table:
     detected = detected.combine_chunks().cast(DETECTED)
     name = part_name(_whole_part(detected))
     images = image_rows(detected)
-    folders.detections.write_table(name, detection_rows(detected))
-    folders.images.write_table(name, images)
+    table_bytes = folders.detections.write_table(name, detection_rows(detected))
+    table_bytes += folders.images.write_table(name, images)
 
     labelled = pc.equal(images["status"].cast(pa.string()), LABELLED)
     empty = pc.and_(labelled, pc.equal(images["num_detections"], 0))
@@ -67,6 +85,7 @@ def write_part(detected: pa.Table, folders: RunFolders) -> pa.Table:
         "detections": pc.sum(images["num_detections"]).as_py(),
         "retries": pc.sum(detected["retries"]).as_py(),
         "size_bytes": pc.sum(detected["size_bytes"], min_count=0).as_py(),
+        "table_bytes": table_bytes,
         "fetch_seconds": pc.sum(detected["fetch_seconds"]).as_py(),
         "detect_seconds": pc.sum(detected["detect_seconds"]).as_py(),
         "write_seconds": time.perf_counter() - started,

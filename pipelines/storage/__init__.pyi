@@ -5,6 +5,7 @@ from .folder import (
     folder_and_name,
     read_bytes,
     require_file,
+    to_parquet,
     write_bytes,
 )
 from .lease import Lease, holder_of
@@ -33,6 +34,7 @@ __all__ = [
     "require_file",
     "s3",
     "split_s3_uri",
+    "to_parquet",
     "walk_files",
     "write_bytes",
 ]

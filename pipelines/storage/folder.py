@@ -148,11 +148,11 @@ class Folder:
             write_then_rename(path, data)
             return True
 
-    def write_table(self, name: str, table: pa.Table) -> None:
-        """Write a Parquet file, whole or not at all: zstd, row groups that a query can skip."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", row_group_size=64 * 1024)
-        self.write(name, sink.getvalue().to_pybytes())
+    def write_table(self, name: str, table: pa.Table) -> int:
+        """Write a Parquet file, whole or not at all; its size in bytes."""
+        data = to_parquet(table)
+        self.write(name, data)
+        return len(data)
 
     def delete(self, name: str) -> None:
         if is_s3(self.uri):
@@ -242,6 +242,14 @@ class Folder:
             return self.read(name) == data
         except FileNotFoundError:
             return False
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """The bytes of a table's file: zstd, row groups that a query can skip."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=64 * 1024)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def _uris_below(root: str, policy: RetryPolicy) -> Iterator[str]:

@@ -29,7 +29,11 @@ def ddl(uri: str, engine: Engine) -> str:
         InputError: there is no such table, or it lies where the engine cannot read it.
     """
     table = Folder(uri)
-    complete = [record for record in read_records(table) if record.get("status") == COMPLETE]
+    try:
+        records = read_records(table)
+    except storage.STORAGE_ERRORS as error:
+        raise InputError(f"table={uri!r} cannot be read: {error}") from error
+    complete = [record for record in records if record.get("status") == COMPLETE]
     runs = [record["run"] for record in complete]
     if engine == "duckdb":
         return "\n".join(_of_duckdb(table, name) for name in _SCHEMAS)

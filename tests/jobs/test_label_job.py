@@ -84,3 +84,29 @@ def test_too_many_failures_exit_with_3_after_all_rows_are_written(
     assert json.loads((tmp_path / "table/runs/r.json").read_text())["status"] == "complete"
     assert _run([*args, "--max_failed_share=0.25"], monkeypatch) == 0
     assert "nothing left to do" in capsys.readouterr().out
+
+
+@pytest.mark.ray
+def test_a_dry_run_writes_nothing_and_tells_what_the_run_would_take(
+    tmp_path, tiny_checkpoint, monkeypatch, capsys, local_ray
+) -> None:
+    (tmp_path / "tiny.pth").write_bytes(tiny_checkpoint)
+    (tmp_path / "photos").mkdir()
+    for number in range(30):
+        cv2.imwrite(str(tmp_path / f"photos/{number}.png"), np.zeros((8, 8, 3), np.uint8))
+    for number in range(10):
+        (tmp_path / f"photos/{number}.jpg").write_bytes(b"")
+    (tmp_path / "photos/0.json").write_text("{}")
+    args = [f"--source={tmp_path / 'photos'}", f"--table={tmp_path / 'table'}", "--dry_run"]
+    args.append(f"--checkpoint={tmp_path / 'tiny.pth'}")
+    assert _run(args, monkeypatch) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert (told["images"], told["sampled"], told["left_out"]) == (40, 40, {".json": 1})
+    assert told["share_failed"] == {"empty_object": 0.25}
+    assert told["table_bytes"] > 0
+    assert told["requests"] == {"list": 0, "get": 0, "put": 0}
+    [duration] = told["durations"]
+    assert duration["seconds"] > told["start_up_seconds"] > 0
+    assert "25.0% empty_object" in err
+    assert not (tmp_path / "table").exists()

@@ -498,8 +498,9 @@ def test_a_run_that_is_compacted_during_its_audit_is_audited_again(
         list(compact_table(CompactionConfig(table=table.uri, grace_seconds=0, target_mb=target_mb)))
     stop.set()
     auditor.join()
-    # After the switch the old files lie beside the new ones for a moment, which is said.
-    assert {promise for audit in found for promise in promises(audit)} <= {BELONGS}
+    # For a moment the old files lie beside the new ones, or one is being written, which is said.
+    passing = {BELONGS, "no temporary files are left"}
+    assert {promise for audit in found for promise in promises(audit)} <= passing
     assert found
 
 
