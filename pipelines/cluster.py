@@ -4,9 +4,11 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,7 +30,8 @@ def connect() -> None:
     if _is_connected():
         return
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    _start_or_join()
+    with _lines_dropped(_ABOUT_THE_LEVEL):
+        _start_or_join()
     if threading.current_thread() is threading.main_thread():
         # Ray puts its own in place, which ends the process without asking the job.
         signal.signal(signal.SIGTERM, on_sigterm)
@@ -41,6 +44,27 @@ def leave(exit_code: int) -> NoReturn:
     # Neither sys.exit() nor ray.shutdown(): a thread that still waits for results would join Ray
     # again, or make Ray end the process at once, with exit code 1.
     os._exit(exit_code)
+
+
+_ABOUT_THE_LEVEL = b"Set ray log level from environment variable"
+"""Ray's C++ says so before it has a level."""
+
+
+@contextmanager
+def _lines_dropped(about: bytes) -> Iterator[None]:
+    """Within it, stderr waits, and then has no line with these bytes."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held_back.seek(0)
+            os.write(2, b"".join(line for line in held_back if about not in line))
 
 
 def _is_connected() -> bool:
@@ -88,6 +112,9 @@ def _quieten() -> None:
     import ray.data
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Each run of an actor pool would begin with an error about arguments that a restarted actor may
+    # miss, and a node that goes with pages about its processes; ours miss none, and are told of.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray.data.DataContext.get_current().enable_progress_bars = False
     for handler in logging.getLogger("ray.data").handlers:
         if handler.name == "console":

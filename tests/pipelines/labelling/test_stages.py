@@ -1,5 +1,9 @@
+import os
+import signal
+
 import pyarrow as pa
 import pytest
+import ray
 
 from pipelines.detectors.contract import DetectorSettings
 from pipelines.labelling import stages
@@ -48,3 +52,22 @@ def test_a_part_that_is_asked_about_in_pieces_comes_out_as_if_it_were_not(
     times = ["labelled_at", "detect_seconds"]
     assert pieces.drop_columns(times).to_pylist() == whole.drop_columns(times).to_pylist()
     assert pieces["error_kind"].to_pylist() == list(kinds)
+
+
+class _Stage(DetectStage):
+    def pid(self) -> int:
+        return os.getpid()
+
+
+def test_a_detector_whose_actor_was_killed_loads_the_same_weights_again(local_ray) -> None:
+    weights = KeptBytes.of(b"w" * 200_000)  # beyond 100 kB Ray itself does not keep an argument
+    plan, monitor = ActorPlan(num_actors=1, cpus=1, gpus=0), start_monitor()
+    actor = ray.remote(max_restarts=-1, max_task_retries=-1)(_Stage).remote(
+        "tests.stand_in:Weighing", weights, SETTINGS, plan, 60.0, monitor
+    )
+    first = ray.get(actor.pid.remote())
+    os.kill(first, signal.SIGKILL)
+    rows = pa.Table.from_pylist([_row(number, None) for number in range(5)], schema=FETCHED)
+    found = ray.get(actor.__call__.remote(rows), timeout=300)["found"].to_pylist()
+    assert {box["class_name"] for boxes in found for box in boxes} == {"200000 bytes"}
+    assert ray.get(actor.pid.remote()) != first
