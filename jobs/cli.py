@@ -10,11 +10,12 @@ from functools import wraps
 from inspect import getdoc
 from io import BufferedWriter, FileIO, TextIOWrapper
 from itertools import zip_longest
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO, TypeVar, cast
 
 import jsonargparse
 from jsonargparse import DefaultHelpFormatter
 
+from pipelines import logs
 from pipelines.errors import InputError
 
 Config = TypeVar("Config")
@@ -118,8 +119,8 @@ def exit_on_input_error(main: Callable[[], None]) -> Callable[[], None]:
 
     @wraps(main)
     def guarded() -> None:
-        sys.stdout = _outliving_its_reader(sys.stdout, sys.__stdout__)
-        sys.stderr = _outliving_its_reader(sys.stderr, sys.__stderr__)
+        sys.stdout = _as_asked(_outliving_its_reader(sys.stdout, sys.__stdout__))
+        sys.stderr = _as_asked(_outliving_its_reader(sys.stderr, sys.__stderr__))
         try:
             main()
         except InputError as error:
@@ -127,6 +128,11 @@ def exit_on_input_error(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(EXIT_BAD_INPUT)
 
     return guarded
+
+
+def _as_asked(stream: TextIO) -> TextIO:
+    """Lines for people, or JSON objects."""
+    return cast(TextIO, logs.JsonLines(stream)) if logs.are_json() else stream
 
 
 class _OutlivesItsReader(FileIO):

@@ -118,7 +118,7 @@ def _run(attempt: Attempt, effort: Effort) -> tuple[Ledger, int]:
     """Run the graph to its end; the closed ledger, and the number of new rows."""
     before = ledger = read_ledger(attempt.folders, attempt.record.ledger)
     monitor = start_monitor()
-    with LabellingProgress(before) as progress:
+    with LabellingProgress(attempt.record.run, before) as progress:
         metrics = LabellingMetrics(attempt.record.run)
         wait_s = attempt.config.wait_timeout
         detectors = DetectorWatch(attempt.plan, monitor, wait_s, progress.say, metrics)
@@ -129,7 +129,7 @@ def _run(attempt: Attempt, effort: Effort) -> tuple[Ledger, int]:
             ledger += part.ledger
             effort.add(part)
             _check_retries(attempt.config, effort.retries, ledger.done - before.done)
-            progress.update(ledger)
+            progress.update(ledger, part)
             metrics.add(part, ledger)
     ledger = _closed_ledger(attempt)
     return ledger, ledger.done - before.done

@@ -18,6 +18,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from pipelines import logs
+from pipelines.labelling.writing import Part
 from pipelines.tables import Ledger
 
 SECONDS_BETWEEN_LINES = 60.0
@@ -55,9 +57,13 @@ class ListingProgress:
 
 
 class LabellingProgress:
-    """Shows a ledger that fills up: images done of total, images/s, time left, failures."""
+    """Shows a ledger that fills up: images done of total, images/s, time left, failures.
 
-    def __init__(self, start: Ledger) -> None:
+    Where log lines are to be JSON (pipelines.logs), each part has one.
+    """
+
+    def __init__(self, run: str, start: Ledger) -> None:
+        self._run, self._each_part = run, logs.are_json()
         self._done_before = start.done
         self._started = self._last_line = time.monotonic()
         console = Console(stderr=True)
@@ -85,7 +91,7 @@ class LabellingProgress:
     ) -> None:
         self._bar.stop()
 
-    def update(self, ledger: Ledger) -> None:
+    def update(self, ledger: Ledger, part: Part) -> None:
         images_per_second = self._images_per_second(ledger)
         left_s = (ledger.to_do - ledger.done) / images_per_second if images_per_second else 0.0
         self._bar.update(
@@ -94,9 +100,12 @@ class LabellingProgress:
             speed=f"{images_per_second:.1f} images/s, {_duration(left_s)} left, "
             f"{ledger.failed} failed",
         )
+        if self._each_part:
+            _print({"run": self._run, **part.told()})
         if not self._terminal and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             line = {
+                "run": self._run,
                 "done": ledger.done,
                 "to_do": ledger.to_do,
                 "failed": ledger.failed,

@@ -169,7 +169,7 @@ def _label(
         write=partial(write_part, folders=_NoFolders()),
     )
     numbers = range(-(-len(sample) // size))
-    with LabellingProgress(Ledger(len(sample))) as progress:
+    with LabellingProgress("dry run", Ledger(len(sample))) as progress:
         check = _checks(config, plan, monitor, progress)
         parts = watched(labelled_parts(numbers, stages, plan), check)
         done = list(_timed(parts, Ledger(len(sample)), progress, began))
@@ -208,5 +208,5 @@ def _timed(
     for part in parts:
         interruption.check()
         ledger += part.ledger
-        progress.update(ledger)
+        progress.update(ledger, part)
         yield part, time.monotonic() - began

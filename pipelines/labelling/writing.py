@@ -18,6 +18,7 @@ from pipelines.tables import DETECTIONS, FAILED, IMAGES, LABELLED, Ledger, part_
 class Part:
     """What one part adds to the ledger, and what it cost."""
 
+    number: int
     ledger: Ledger
     stage_seconds: Mapping[str, float]
     """Seconds that its images kept each stage busy."""
@@ -40,7 +41,20 @@ class Part:
         )
         stages = ("fetch", "detect", "write")
         seconds = {stage: row[f"{stage}_seconds"] for stage in stages}
-        return cls(ledger, seconds, row["retries"], row["size_bytes"], row["table_bytes"])
+        return cls(
+            row["part"], ledger, seconds, row["retries"], row["size_bytes"], row["table_bytes"]
+        )
+
+    def told(self) -> dict[str, Any]:
+        """As a line of a log has it."""
+        return {
+            "part": self.number,
+            "labelled": self.ledger.labelled,
+            "failed": dict(self.ledger.failed_by_kind),
+            "detections": self.ledger.detections,
+            "retries": self.retries,
+            "seconds": {stage: round(value, 3) for stage, value in self.stage_seconds.items()},
+        }
 
 
 class Tables(Protocol):
@@ -79,6 +93,7 @@ def write_part(detected: pa.Table, folders: PartFolders) -> pa.Table:
     empty = pc.and_(labelled, pc.equal(images["num_detections"], 0))
     kinds = Counter(kind for kind in images["error_kind"].to_pylist() if kind)
     summary = {
+        "part": detected["part"][0].as_py(),
         "labelled": pc.sum(labelled).as_py(),
         "empty": pc.sum(empty).as_py(),
         "failed_by_kind": json.dumps(kinds),

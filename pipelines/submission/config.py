@@ -17,6 +17,8 @@ class SubmitConfig:
     retries: int = 0
     """With --wait: submit it again so often, after exit codes 1 and 4 and where the cluster was
     lost; what is written is never done again."""
+    json_log: bool = False
+    """Each line of the job's log is a JSON object, with the run and, of a part, its number."""
     files: tuple[str, ...] = ()
     """What travels beside the code, for example [my_detector.py]: files and folders, which the job
     finds in its working folder."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from pipelines import logs
 from pipelines.errors import InputError, RunStoppedError
 from pipelines.submission.bundle import Bundle, bundled
 from pipelines.submission.config import SubmitConfig
@@ -101,13 +102,14 @@ def _submit(client: Any, base: str, bundle: Bundle, config: SubmitConfig) -> str
         InputError: an earlier one has not ended.
     """
     entrypoint = shlex.join(["python", "-m", f"jobs.{bundle.job[0]}", *bundle.job[1:]])
-    variables = {"YOLOX_RAY_CODE_VERSION": runs.code_version(), **_OF_THE_JOB, **config.env}
+    variables = {"YOLOX_RAY_CODE_VERSION": runs.code_version(), **_OF_THE_JOB}
+    variables |= {logs.VARIABLE: logs.JSON} if config.json_log else {}
     try:
         name = next_name(base, _ended_attempts(client, base))
         client.submit_job(
             entrypoint=entrypoint,
             submission_id=name,
-            runtime_env={"working_dir": str(bundle.folder), "env_vars": variables},
+            runtime_env={"working_dir": str(bundle.folder), "env_vars": variables | config.env},
         )
     except RuntimeError as error:
         if "already exists" in str(error):  # by somebody who was faster

@@ -1,5 +1,6 @@
 """yolox-ray submit against a real `ray start --head`, with a token: real processes throughout."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -113,7 +114,7 @@ def test_a_night_that_runs_is_seen_from_outside_and_refused_a_second_time(
 ) -> None:
     hold = _hold_last_part(faulty_s3)
     faulty_s3.add(Rule(slow_down, method="GET", key="*photos/001.jpg", times=1))
-    first = head.begin(*SUBMIT, "--wait", "--", *_label(archive))
+    first = head.begin(*SUBMIT, "--wait", "--json_log", "--", *_label(archive))
     assert hold.reached.wait(120)
     second = head.run(*SUBMIT, "--wait", "--", *_label(archive))
     assert second.returncode == 2
@@ -122,7 +123,18 @@ def test_a_night_that_runs_is_seen_from_outside_and_refused_a_second_time(
     assert [name for name in named if name not in head.metrics(until="yolox_retries_total")] == []
     assert f"error: {_name_of(first)} runs already" in second.stderr
     faulty_s3.clear()
-    assert first.wait(120) == 0
+    log, _ = first.communicate(timeout=120)
+    assert first.returncode == 0
+    _check_json(log)
+
+
+def _check_json(log: str) -> None:
+    """Hold what a labelling run said, after what Ray said of its start, to JSON lines."""
+    lines = log[log.index("{") :].splitlines()
+    told = [json.loads(line) for line in lines]
+    assert {line["run"] for line in told} == {"night"}
+    assert sorted(line["part"] for line in told if "part" in line) == list(range(8))
+    assert "run night: complete" in [line.get("message") for line in told]
 
 
 def _metrics_in(*files: Path) -> set[str]:

@@ -16,7 +16,7 @@ EMPTY = sum(len(to_parquet(schema.empty_table())) for schema in (IMAGES, DETECTI
 def _part(images: int = 10, gone: int = 0, retries: int = 0, detect_s: float = 2.0) -> Part:
     ledger = Ledger(0, images - gone, 0, {"gone": gone} if gone else {}, detections=3 * images)
     seconds = {"fetch": 0.5, "detect": detect_s, "write": 0.5}
-    return Part(ledger, seconds, retries, 1000 * images, EMPTY + 50 * images)
+    return Part(0, ledger, seconds, retries, 1000 * images, EMPTY + 50 * images)
 
 
 def _found(images: int = 100_000, **others: object) -> Found:

@@ -2,8 +2,12 @@ import json
 
 import pytest
 
+from pipelines import logs
 from pipelines.labelling.progress import LabellingProgress, ListingProgress
+from pipelines.labelling.writing import Part
 from pipelines.tables.ledger import Ledger
+
+PART = Part(17, Ledger(0, labelled=9, failed_by_kind={"gone": 1}), {"detect": 2.0}, 3, 500, 70)
 
 
 @pytest.fixture
@@ -16,14 +20,15 @@ def clock(monkeypatch) -> list[float]:
 
 def test_without_a_terminal_progress_is_a_json_line_a_minute_with_an_eta(clock, capsys) -> None:
     before = Ledger(100, labelled=20)
-    with LabellingProgress(before) as shown:
+    with LabellingProgress("night", before) as shown:
         clock[0] = 59
-        shown.update(before + Ledger(0, labelled=30))
+        shown.update(before + Ledger(0, labelled=30), PART)
         assert capsys.readouterr().err == ""
         clock[0] = 80
-        shown.update(before + Ledger(0, labelled=36, failed_by_kind={"gone": 4}))
+        shown.update(before + Ledger(0, labelled=36, failed_by_kind={"gone": 4}), PART)
     # 40 images were done by this attempt in 80 s and 40 are left: as long again.
     assert json.loads(capsys.readouterr().err) == {
+        "run": "night",
         "done": 60,
         "to_do": 100,
         "failed": 4,
@@ -41,3 +46,18 @@ def test_a_listing_says_how_far_it_is_without_what_an_earlier_start_had_listed(
         shown.update(9000, 7, "s3://photos/b.jpg")
     told = {"listed": 9000, "left_out": 7, "per_second": 100, "at": "s3://photos/b.jpg"}
     assert json.loads(capsys.readouterr().err) == told
+
+
+def test_where_the_log_is_json_each_part_has_a_line(clock, capsys, monkeypatch) -> None:
+    monkeypatch.setenv(logs.VARIABLE, logs.JSON)
+    with LabellingProgress("night", Ledger(100)) as shown:
+        shown.update(Ledger(100) + PART.ledger, PART)
+    assert json.loads(capsys.readouterr().err) == {
+        "run": "night",
+        "part": 17,
+        "labelled": 9,
+        "failed": {"gone": 1},
+        "detections": 0,
+        "retries": 3,
+        "seconds": {"detect": 2.0},
+    }
