@@ -34,3 +34,25 @@ def test_a_node_that_is_removed(
     assert process.wait() == 0, process.errors()
     audit(files, job.folder / "copy")
     assert rows_of(files, job.folder / "copy") == unbroken
+
+
+def test_nodes_that_come_late_and_go_are_used_while_they_are_there(
+    job: Job, unbroken: Rows, no_ray_here: None
+) -> None:
+    """No GPU at first; then a node with one, which is taken away; then two of its own kind."""
+    cluster = Cluster(initialize_head=True, head_node_args=node(num_cpus=1))
+    try:
+        job.environment = {"RAY_ADDRESS": cluster.address}
+        job.flags = ["--gpus_per_actor=1"]  # for two actors
+        process, files = job.start(), Files(job.table)
+        first = cluster.add_node(**node(num_cpus=2), num_gpus=1)
+        files.wait_for_parts(2, process)
+        cluster.remove_node(first, allow_graceful=False)
+        assert process.is_running()
+        for _ in range(2):
+            cluster.add_node(**node(num_cpus=2), num_gpus=1)
+        assert process.wait() == 0, process.errors()
+    finally:
+        cluster.shutdown()
+    audit(files, job.folder / "copy")
+    assert rows_of(files, job.folder / "copy") == unbroken
