@@ -17,6 +17,7 @@ from pipelines.errors import InputError, RunStoppedError
 from pipelines.submission.bundle import Bundle, bundled
 from pipelines.submission.config import SubmitConfig
 from pipelines.submission.names import base_name, is_attempt, next_name
+from pipelines.submission.progress import JobProgress
 from pipelines.tables import runs
 
 TRY_AGAIN_AFTER = (1, 4)
@@ -147,7 +148,12 @@ def _already_runs(name: str) -> InputError:
 
 def _follow(client: Any, name: str) -> int | None:
     """Print a job's log until it has ended; its exit code, None where the cluster has lost it."""
-    log, answered = _Log(client, name), time.monotonic()
+    with JobProgress() as progress:
+        return _followed(client, name, _Log(client, name, progress))
+
+
+def _followed(client: Any, name: str, log: "_Log") -> int | None:
+    answered = time.monotonic()
     while time.monotonic() - answered < LOST_AFTER_S:
         with suppress(aiohttp.ClientError, RuntimeError, OSError):  # the next lines find out why
             asyncio.run(log.follow())
@@ -167,16 +173,16 @@ def _follow(client: Any, name: str) -> int | None:
 
 
 class _Log:
-    """A job's log, of which each character is printed once, however often it is asked for."""
+    """A job's log, of which each character is shown once, however often it is asked for."""
 
-    def __init__(self, client: Any, name: str) -> None:
-        self._client, self._name, self._shown = client, name, 0
+    def __init__(self, client: Any, name: str, progress: JobProgress) -> None:
+        self._client, self._name, self._progress, self._shown = client, name, progress, 0
 
     async def follow(self) -> None:
-        """Print what is new, until the job has ended or the connection."""
+        """Show what is new, until the job has ended or the connection."""
         seen = 0
         async for text in self._client.tail_job_logs(self._name):
-            print(text[max(0, self._shown - seen) :], end="", flush=True)
+            self._progress.show(text[max(0, self._shown - seen) :])
             seen += len(text)
             self._shown = max(self._shown, seen)
 
