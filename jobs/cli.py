@@ -21,6 +21,7 @@ from pipelines.errors import InputError
 Config = TypeVar("Config")
 
 EXIT_BAD_INPUT = 2
+PLACEHOLDER = "CHANGE_ME"
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -45,7 +46,18 @@ def parse(
     with _input_errors():
         values = parser.parse_args(_spell_out_switches(config_class, args)).as_dict()
         del values["config"]
+        _refuse_placeholders(values)
         return config_class(**values)
+
+
+def _refuse_placeholders(values: Mapping[str, Any]) -> None:
+    """Raises ValueError for what infra/kubernetes has in place of a user's values."""
+    for name, value in values.items():
+        if PLACEHOLDER in str(value):
+            raise ValueError(
+                f"{name}={value!r}: {PLACEHOLDER} stands for a value of yours; those of the "
+                "manifests are given in infra/kubernetes/base/values.yaml"
+            )
 
 
 def parse_command(
@@ -124,7 +136,7 @@ def exit_on_input_error(main: Callable[[], None]) -> Callable[[], None]:
         try:
             main()
         except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             sys.exit(EXIT_BAD_INPUT)
 
     return guarded
