@@ -64,7 +64,7 @@ class LabellingProgress:
 
     def __init__(self, run: str, start: Ledger) -> None:
         self._run, self._each_part = run, logs.are_json()
-        self._done_before = start.done
+        self._ledger, self._done_before = start, start.done
         self._started = self._last_line = time.monotonic()
         console = Console(stderr=True)
         self._terminal = console.is_terminal
@@ -90,8 +90,11 @@ class LabellingProgress:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.stop()
+        if self._last_line > self._started:  # whoever has seen some sees how it ended
+            self._print_line()
 
     def update(self, ledger: Ledger, part: Part) -> None:
+        self._ledger = ledger
         images_per_second = self._images_per_second(ledger)
         left_s = (ledger.to_do - ledger.done) / images_per_second if images_per_second else 0.0
         self._bar.update(
@@ -104,15 +107,19 @@ class LabellingProgress:
             _print({"run": self._run, **part.told()})
         if not self._terminal and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            line = {
-                "run": self._run,
-                "done": ledger.done,
-                "to_do": ledger.to_do,
-                "failed": ledger.failed,
-                "images_per_second": round(images_per_second, 1),
-                "eta_seconds": round(left_s),
-            }
-            _print(line)
+            self._print_line()
+
+    def _print_line(self) -> None:
+        ledger, pace = self._ledger, self._images_per_second(self._ledger)
+        line = {
+            "run": self._run,
+            "done": ledger.done,
+            "to_do": ledger.to_do,
+            "failed": ledger.failed,
+            "images_per_second": round(pace, 1),
+            "eta_seconds": round((ledger.to_do - ledger.done) / pace) if pace else None,
+        }
+        _print(line)
 
     def say(self, line: str) -> None:
         """A line between what is shown of the progress."""
