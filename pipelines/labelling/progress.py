@@ -1,4 +1,4 @@
-"""How far a listing and a run are: a live line on a terminal, a JSON line a minute elsewhere."""
+"""How far a listing and a run are: a live line on a terminal, JSON lines elsewhere."""
 
 import json
 import sys
@@ -22,14 +22,32 @@ from pipelines import logs
 from pipelines.labelling.writing import Part
 from pipelines.tables import Ledger
 
-SECONDS_BETWEEN_LINES = 60.0
+FIRST_LINE_AFTER_S, MOST_BETWEEN_LINES_S = 5.0, 60.0
+
+
+class _Rhythm:
+    """When a line is due: soon, then ever more seldom, down to one a minute."""
+
+    def __init__(self) -> None:
+        self._gap_s = FIRST_LINE_AFTER_S
+        self._due_at = time.monotonic() + self._gap_s
+        self.has_begun = False
+
+    def is_due(self) -> bool:
+        now = time.monotonic()
+        if now < self._due_at:
+            return False
+        self.has_begun = True
+        self._gap_s = min(2 * self._gap_s, MOST_BETWEEN_LINES_S)
+        self._due_at = now + self._gap_s
+        return True
 
 
 class ListingProgress:
     """Shows a listing that grows, whose end nobody knows."""
 
     def __init__(self) -> None:
-        self._started = self._last_line = time.monotonic()
+        self._started, self._rhythm = time.monotonic(), _Rhythm()
         self._before: int | None = None
         console = Console(stderr=True)
         self._terminal = console.is_terminal
@@ -51,8 +69,7 @@ class ListingProgress:
         if self._terminal:
             told = f"{images:,} images listed, {pace:,.0f} a second, {left_out:,} left out: {at}"
             self._status.update(escape(told))
-        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
+        elif self._rhythm.is_due():
             _print({"listed": images, "left_out": left_out, "per_second": round(pace), "at": at})
 
 
@@ -65,7 +82,7 @@ class LabellingProgress:
     def __init__(self, run: str, start: Ledger) -> None:
         self._run, self._each_part = run, logs.are_json()
         self._ledger, self._done_before = start, start.done
-        self._started = self._last_line = time.monotonic()
+        self._started, self._rhythm = time.monotonic(), _Rhythm()
         console = Console(stderr=True)
         self._terminal = console.is_terminal
         self._bar = Progress(
@@ -90,7 +107,7 @@ class LabellingProgress:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.stop()
-        if self._last_line > self._started:  # whoever has seen some sees how it ended
+        if self._rhythm.has_begun:  # whoever has seen some sees how it ended
             self._print_line()
 
     def update(self, ledger: Ledger, part: Part) -> None:
@@ -105,8 +122,7 @@ class LabellingProgress:
         )
         if self._each_part:
             _print({"run": self._run, **part.told()})
-        if not self._terminal and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
+        if not self._terminal and self._rhythm.is_due():
             self._print_line()
 
     def _print_line(self) -> None:

@@ -18,10 +18,10 @@ def clock(monkeypatch) -> list[float]:
     return seconds
 
 
-def test_without_a_terminal_progress_is_a_json_line_a_minute_with_an_eta(clock, capsys) -> None:
+def test_without_a_terminal_progress_is_json_lines_with_an_eta(clock, capsys) -> None:
     before = Ledger(100, labelled=20)
     with LabellingProgress("night", before) as shown:
-        clock[0] = 59
+        clock[0] = 4
         shown.update(before + Ledger(0, labelled=30), PART)
         assert capsys.readouterr().err == ""
         clock[0] = 80
@@ -37,6 +37,15 @@ def test_without_a_terminal_progress_is_a_json_line_a_minute_with_an_eta(clock, 
         "images_per_second": 0.5,
         "eta_seconds": 80,
     }
+
+
+def test_lines_come_soon_and_then_ever_more_seldom(clock, capsys) -> None:
+    with LabellingProgress("night", Ledger(100)) as shown:
+        for second in range(400):
+            clock[0] = second
+            shown.update(Ledger(100, labelled=1), PART)
+    told = [json.loads(line)["images_per_second"] for line in capsys.readouterr().err.splitlines()]
+    assert len(told) == len([5, 15, 35, 75, 135, 195, 255, 315, 375, "the last one"])
 
 
 def test_a_listing_says_how_far_it_is_without_what_an_earlier_start_had_listed(
