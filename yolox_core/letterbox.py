@@ -66,6 +66,7 @@ def letterbox(
     size: tuple[int, int],
     convention: Convention = "official",
     *,
+    original_size: tuple[int, int] | None = None,
     out: NDArray[np.uint8] | None = None,
 ) -> tuple[NDArray[np.uint8], LetterboxTransform]:
     """Resize `image` to fit `size`, keeping its aspect ratio, and pad the rest with grey.
@@ -74,12 +75,14 @@ def letterbox(
         image: (h, w, 3) uint8; the order of the channels does not matter here.
         size: (H, W) of the canvas, in pixels.
         convention: what the weights were trained with.
+        original_size: (height, width) in pixels of the photo that `image` is a smaller picture of,
+            if it is not the photo itself; the canvas is laid out, and boxes go back, by it.
         out: a canvas to fill instead of a new one, (H, W, 3) uint8.
 
     Returns:
         The (H, W, 3) uint8 canvas, and the way back for boxes.
     """
-    height, width = image.shape[:2]
+    height, width = original_size or image.shape[:2]
     ratio = min(size[0] / height, size[1] / width)
     # int() is what both references do; it leaves nothing of the short side of a 640x1 image.
     new_height, new_width = max(int(height * ratio), 1), max(int(width * ratio), 1)

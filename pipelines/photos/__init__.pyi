@@ -1,4 +1,4 @@
-from .decoding import Pixels, decode_image, read_size
+from .decoding import Photo, Pixels, decode_for_canvas, decode_image, read_size
 from .errors import ErrorKind, ImageError
 from .fetching import Fetched, ImageRef, fetch, fetch_images
 
@@ -7,7 +7,9 @@ __all__ = [
     "Fetched",
     "ImageError",
     "ImageRef",
+    "Photo",
     "Pixels",
+    "decode_for_canvas",
     "decode_image",
     "fetch",
     "fetch_images",

@@ -1,9 +1,13 @@
+import io
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from pipelines.photos.decoding import decode_image
+from pipelines.photos.decoding import decode_for_canvas, decode_image
 from pipelines.photos.errors import ErrorKind, ImageError
+from yolox_core import letterbox
 
 MAX_PIXELS = 100_000_000
 
@@ -46,3 +50,64 @@ def test_the_pixel_limit_is_inclusive() -> None:
     with pytest.raises(ImageError, match="10 x 10 px: more than max_pixels=99") as caught:
         decode_image(png, max_pixels=99)
     assert caught.value.kind is ErrorKind.TOO_MANY_PIXELS
+
+
+def _jpeg(height: int, width: int, orientation: int = 1) -> bytes:
+    """A smooth picture, light in its upper left corner only, as a camera would turn it."""
+    rows, columns = np.ogrid[:height, :width]
+    grey = (255 * np.exp(-(rows / height) * 3 - (columns / width) * 3)).astype(np.uint8)
+    image = Image.fromarray(np.repeat(grey[:, :, None], 3, 2))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=95, exif=exif)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("size", "canvas", "decoded"),
+    [
+        ((3000, 4000), (640, 640), (750, 1000)),  # a quarter, which is more than 480 x 640
+        ((3000, 4000), (1024, 1024), (1500, 2000)),
+        ((480, 640), (416, 416), (480, 640)),
+        ((831, 832), (416, 416), (416, 416)),  # odd sides are rounded up
+        ((1663, 1664), (416, 416), (416, 416)),
+        ((831, 831), (416, 416), (831, 831)),  # half of it would be too small
+        ((3000, 4000), (320, 1280), (750, 1000)),  # of which 320 x 426 are shown
+    ],
+)
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size_never_below_the_canvas(
+    size, canvas, decoded
+) -> None:
+    photo = decode_for_canvas(_jpeg(*size), MAX_PIXELS, canvas)
+    assert photo.size == size
+    if decoded == (416, 416):  # what EXIF does cannot be told from a square
+        decoded = size
+    assert photo.pixels.shape[:2] == decoded
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(900, 1201), (1201, 901), (1000, 1001)])
+def test_a_part_of_a_turned_jpeg_lies_on_its_canvas_where_all_of_it_would(
+    orientation: int, size: tuple[int, int]
+) -> None:
+    body = _jpeg(*size, orientation)
+    whole, photo = decode_image(body, MAX_PIXELS), decode_for_canvas(body, MAX_PIXELS, (256, 256))
+    assert photo.size == whole.shape[:2]
+    expected, there = letterbox(whole, (256, 256))
+    canvas, back = letterbox(photo.pixels, (256, 256), original_size=photo.size)
+    assert back == there
+    assert np.abs(canvas.astype(int) - expected).max() <= 3
+
+
+def test_what_is_no_jpeg_is_decoded_in_full_and_faults_are_the_same(odd_archive) -> None:
+    for file in odd_archive.values():
+        try:
+            expected: object = decode_image(file.body, MAX_PIXELS).shape[:2]
+        except ImageError as error:
+            expected = error.kind
+        try:
+            got: object = decode_for_canvas(file.body, MAX_PIXELS, (32, 32)).size
+        except ImageError as error:
+            got = error.kind
+        assert got == expected
