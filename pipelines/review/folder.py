@@ -1,0 +1,120 @@
+"""write_review(): a folder that people open in a browser, from the disk, without a server."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import PurePosixPath
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from pipelines import storage
+from pipelines.errors import InputError
+from pipelines.photos import ImageError
+from pipelines.review.config import ReviewConfig
+from pipelines.review.contact_sheet import class_colour
+from pipelines.review.sample import Sample, draw_sample
+from pipelines.review.thumbnails import Thumbnail, thumbnails
+from pipelines.storage import Folder
+
+PAGE = "index.html"
+
+
+@dataclass(frozen=True)
+class WrittenReview:
+    """What a folder holds."""
+
+    page: str
+    photos: int
+    drawn_from: int
+    failed: int
+    """Of the photos, those without a picture."""
+
+
+def write_review(config: ReviewConfig) -> WrittenReview:
+    """Draw photos of a table, and write a page with them and what was found on them.
+
+    Raises:
+        InputError: as `draw_sample` does, or the output holds something already or cannot be
+            written.
+    """
+    output = Folder(config.output)
+    try:
+        if output.list():
+            raise InputError(f"output={config.output!r} is not empty: give a folder of its own")
+        sample = draw_sample(config)
+        photos = [
+            _photo(output, number, image, sample, thumbnail)
+            for number, (image, thumbnail) in enumerate(
+                zip(sample.images, thumbnails(sample.images, config), strict=True)
+            )
+        ]
+        output.write(PAGE, _page(config, sample, photos))
+    except storage.STORAGE_ERRORS as error:
+        raise InputError(f"output={config.output!r} cannot be written: {error}") from error
+    failed = sum(photo["thumbnail"] is None for photo in photos)
+    return WrittenReview(output.uri_of(PAGE), len(photos), sample.num_images, failed)
+
+
+def _photo(
+    output: Folder, number: int, image: Mapping[str, Any], sample: Sample, thumbnail: Thumbnail
+) -> dict[str, Any]:
+    """What the page knows of a photo, whose picture is written."""
+    kind, message = image["error_kind"], image["error_message"]
+    name = f"photos/{number:05d}.jpg"
+    if isinstance(thumbnail, ImageError):
+        kind, message = kind or str(thumbnail.kind), message or str(thumbnail)
+    else:
+        output.write(name, thumbnail)
+    return {
+        "uri": image["image_uri"],
+        "name": PurePosixPath(image["image_uri"]).name,
+        "etag": image["etag"],
+        "run": image["run"],
+        "width": image["width"],
+        "height": image["height"],
+        "error_kind": kind,
+        "error_message": message,
+        "thumbnail": None if isinstance(thumbnail, ImageError) else name,
+        "boxes": [_box(box) for box in sample.boxes.get(image["image_uri"], [])],
+    }
+
+
+def _box(box: Mapping[str, Any]) -> list[float]:
+    corners = [round(box[side], 2) for side in ("x1", "y1", "x2", "y2")]
+    return [*corners, round(box["score"], 4), box["class_id"]]
+
+
+def _page(config: ReviewConfig, sample: Sample, photos: list[dict[str, Any]]) -> bytes:
+    of_what = f"SQL {config.sql}" if config.sql else f"run {photos[0]['run']}"
+    classes = [
+        {"id": number, "name": name, "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(number))}
+        for number, name in enumerate(sample.class_names)
+    ]
+    data = {"table": config.table, "classes": classes, "photos": photos}
+    data["id"] = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
+    template = jinja2.Environment(autoescape=True).from_string(_source("page.html"))
+    return template.render(
+        title=f"Review of {config.table}",
+        subtitle=f"{of_what}: {len(photos):,} of {sample.num_images:,} photos",
+        threshold=config.threshold,
+        css=_verbatim("page.css"),
+        script=_verbatim("page.js"),
+        data=_as_script(data),
+    ).encode()
+
+
+def _source(name: str) -> str:
+    return files("pipelines.review").joinpath("page", name).read_text()
+
+
+def _verbatim(name: str) -> str:
+    return Markup(_source(name))
+
+
+def _as_script(data: Mapping[str, Any]) -> str:
+    """JSON that can end no script element, whatever a photo is called."""
+    return Markup(json.dumps(data).replace("<", "\\u003c"))
