@@ -6,36 +6,71 @@ python -m jobs.train --train train.parquet --val val.parquet --preset nano --inp
 Writes to <output>, a folder or an s3:// prefix: best.pth and last.pth, which jobs.label loads,
 metrics.csv, ap_per_class.csv, curves.png and TensorBoard events. The same command again goes on
 where a killed one stopped. With --preview batch.png it draws an augmented batch and stops.
+
+Exit codes: 0 all epochs are done; 1 it cannot go on now; 2 something given cannot be used; 5
+another start trains to the output; 6 the cluster had no room for the workers for --wait_timeout
+seconds; 130 and 143 stopped by Ctrl-C and SIGTERM.
 """
 
 import sys
+from typing import NoReturn
 
 import pyarrow as pa
 
 from jobs.cli import exit_on_input_error, parse
 from jobs.printing import print_table
-from pipelines import training
-from pipelines.errors import ClusterTooSmallError, RunStoppedError, TrainingDivergedError
+from pipelines import cluster, interruption, training
+from pipelines.errors import (
+    ClusterTooSmallError,
+    RunHeldError,
+    RunStoppedError,
+    TrainingDivergedError,
+)
 
 EXIT_STOPPED = 1
+EXIT_HELD = 5
 EXIT_CLUSTER_TOO_SMALL = 6
+
+_GOES_ON = "What is written is safe; the same command goes on with the rest."
 
 
 @exit_on_input_error
 def main() -> None:
     config = parse(training.TrainingConfig, __doc__)
-    if config.preview is not None:
-        training.write_preview(config, config.preview)
-        print(f"one augmented batch with its boxes: {config.preview}")
-        return
-    try:
+    with interruption.listening():
+        try:
+            _do(config)
+        except BaseException as error:
+            _leave_with(error)
+
+
+def _leave_with(error: BaseException) -> NoReturn:
+    """Say how to go on, and exit with the code of the error; others than ours go on their way."""
+    signal = interruption.asked_by()
+    if signal:
+        _leave(f"stopped by {interruption.name_of(signal)}. {_GOES_ON}", 128 + signal)
+    if isinstance(error, RunHeldError):
+        _leave(f"error: {error}", EXIT_HELD)
+    if isinstance(error, ClusterTooSmallError):
+        _leave(f"error: {error}. {_GOES_ON}", EXIT_CLUSTER_TOO_SMALL)
+    if isinstance(error, RunStoppedError):
+        _leave(f"error: {error}. {_GOES_ON}", EXIT_STOPPED)
+    if isinstance(error, TrainingDivergedError):
+        _leave(f"error: {error}", EXIT_STOPPED)
+    raise error
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    print(message, file=sys.stderr)
+    cluster.leave(code)
+
+
+def _do(config: training.TrainingConfig) -> None:
+    if config.preview is None:
         _report(training.train_detector(config))
-    except ClusterTooSmallError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_CLUSTER_TOO_SMALL)
-    except (TrainingDivergedError, RunStoppedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_STOPPED)
+        return
+    training.write_preview(config, config.preview)
+    print(f"one augmented batch with its boxes: {config.preview}")
 
 
 def _report(summary: "training.TrainingSummary") -> None:

@@ -295,11 +295,12 @@ def test_training_runs_with_its_policy_and_keeps_its_newest_states(
     written = cloud.keys("runs")
     assert "mine/best.pth" in written
     assert sum("/states/" in key for key in written) == STATES_KEPT
+    assert [key for key in written if key.endswith(".lease")] == []
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("sid", [sid for sid in sids("train") if sid != "DeleteOldStates"])
+@pytest.mark.parametrize("sid", [sid for sid in sids("train") if sid != "DeleteLeasesAndOldStates"])
 def test_training_needs_each_statement_of_its_policy(cloud: Cloud, shapes: None, sid: str) -> None:
     cloud.empty("runs")
     cloud.allow("train", without=sid)
@@ -310,7 +311,7 @@ def test_a_training_that_may_not_delete_old_states_says_so_once_and_goes_on(
     cloud: Cloud, as_job: None
 ) -> None:
     cloud.empty("runs")
-    cloud.allow("train", without="DeleteOldStates")
+    cloud.allow("train", without="DeleteLeasesAndOldStates")
     states = StateStore(Folder("s3://runs/mine"))
     told = [states.save({}, epoch, step=0) for epoch in range(STATES_KEPT + 2)]
     assert [len(lines) for lines in told] == [0] * STATES_KEPT + [1, 0]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 
 INFRA = Path(__file__).parents[1] / "infra"
@@ -17,8 +18,10 @@ def test_every_alert_says_what_is_the_matter_and_is_in_the_manual() -> None:
         assert f"`{rule['alert']}`" in manual
 
 
-def test_the_dashboard_asks_for_the_run_that_was_chosen() -> None:
-    dashboard = json.loads((INFRA / "monitoring/labelling.json").read_text())
+@pytest.mark.parametrize("name", ["labelling", "training"])
+def test_a_dashboard_asks_for_the_run_that_was_chosen(name: str) -> None:
+    dashboard = json.loads((INFRA / f"monitoring/{name}.json").read_text())
+    assert dashboard["title"] == f"yolox-ray: {name}"
     variables = {variable["name"] for variable in dashboard["templating"]["list"]}
     assert variables == {"datasource", "run"}
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]

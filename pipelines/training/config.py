@@ -14,6 +14,9 @@ from pipelines.training.recipe import Recipe
 
 SETTINGS = "training.json"
 
+_SHA256 = "sha256"
+"""Of the tables' files; runs that were begun until 2026-11-27 have none."""
+
 _WORDS_OF_BEFORE = {
     "seed": "yolox_pytorch",
     "seed_cosine": "yolox_pytorch_cosine",
@@ -72,7 +75,10 @@ def output_errors_told(config: TrainingConfig) -> Iterator[None]:
     try:
         yield
     except storage.STORAGE_ERRORS as error:
-        raise InputError(f"output={config.output!r} cannot be used: {error}") from error
+        raise InputError(
+            f"output={config.output!r} cannot be used: {error}: give a place that can be listed, "
+            "read and written"
+        ) from error
 
 
 def lasting_settings(config: TrainingConfig) -> dict[str, Any]:
@@ -82,7 +88,7 @@ def lasting_settings(config: TrainingConfig) -> dict[str, Any]:
 
 def settings_json(config: TrainingConfig, data: TrainingData, num_workers: int) -> bytes:
     """What a resumed run must have too, as JSON."""
-    of_data = {"images": len(data.train), "class_names": data.class_names}
+    of_data = {"images": len(data.train), "class_names": data.class_names, _SHA256: data.sha256}
     settings = lasting_settings(config) | of_data | {"workers": num_workers}
     return json.dumps(settings, indent=2).encode()
 
@@ -99,6 +105,7 @@ def refuse_other_settings(
     for text in begun if of_state is None else [*begun, of_state]:
         before = _in_words_of_today(json.loads(text))
         now = json.loads(settings_json(config, data, before["workers"]))
+        _refuse_edited_tables(output, before, now)
         _refuse_differing(output, before, now)
 
 
@@ -107,8 +114,21 @@ def _in_words_of_today(settings: dict[str, Any]) -> dict[str, Any]:
     return settings | {name: _WORDS_OF_BEFORE.get(word, word) for name, word in words.items()}
 
 
+def _refuse_edited_tables(output: Folder, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises InputError where a table has other bytes than before, at the same path."""
+    sha256 = before.get(_SHA256, now[_SHA256])
+    names = [name for name in now[_SHA256] if now[name] == before[name]]
+    edited = [now[name] for name in names if now[_SHA256][name] != sha256[name]]
+    if edited:
+        raise InputError(
+            f"{' and '.join(dict.fromkeys(edited))} changed since the run in output={output.uri!r} "
+            "was begun: give another --output to train on what is there now, or put back what was "
+            "there to go on with that run"
+        )
+
+
 def _refuse_differing(output: Folder, before: dict[str, Any], now: dict[str, Any]) -> None:
-    differing = [name for name in now if now[name] != before.get(name)]
+    differing = [name for name in now if name != _SHA256 and now[name] != before.get(name)]
     if differing:
         changes = ", ".join(f"{name} {before.get(name)} -> {now[name]}" for name in differing)
         raise InputError(

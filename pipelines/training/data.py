@@ -3,6 +3,7 @@
 No torch in here: a mistake is told before it is imported.
 """
 
+import hashlib
 import logging
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 from pipelines.datasets import read_training_table
 from pipelines.errors import InputError, RunStoppedError
 from pipelines.photos import ErrorKind, ImageError
+from pipelines.storage import read_bytes
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused from their header."""
@@ -31,6 +33,8 @@ class TrainingData:
     train: pa.Table
     val: pa.Table
     class_names: tuple[str, ...]
+    sha256: dict[str, str]
+    """Of the files, by "train" and "val": boxes may be edited at the same path."""
 
 
 def read_training_data(train_uri: str, val_uri: str) -> TrainingData:
@@ -58,7 +62,21 @@ def read_training_data(train_uri: str, val_uri: str) -> TrainingData:
             train_uri,
             names,
         )
-    return TrainingData(train, val, tuple(class_names))
+    sha256 = {"train": _sha256(train_uri), "val": _sha256(val_uri)}
+    return TrainingData(train, val, tuple(class_names), sha256)
+
+
+def _sha256(uri: str) -> str:
+    return hashlib.sha256(read_bytes(uri)).hexdigest()
+
+
+def read_weights(uri: str | None) -> bytes | None:
+    """The initial weights, if there are any; read once, for all workers at every start of theirs.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    return None if uri is None else read_bytes(uri)
 
 
 def _class_ids(table: pa.Table) -> set[int]:

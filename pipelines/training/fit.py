@@ -1,7 +1,7 @@
-"""The training itself, on Ray Train: workers that are started, and started again.
+"""The training itself: the run that the output holds is found, held, and trained to its end.
 
-    TorchTrainer ──► workers: batches ──► Trainer, epoch by epoch ──► the output folder
-                                                         └──► lines ──► driver's terminal
+    held by a lease ──► workers: batches ──► Trainer, epoch by epoch ──► the output folder
+                                                             └──► lines ──► driver's terminal
 
 The first worker writes everything, the run's state last. A worker group that dies is started again
 from the newest state, and so is a run whose driver was killed, by the same command. Ray Train's own
@@ -9,19 +9,13 @@ checkpoints are not used: see DECISIONS.md.
 """
 
 import logging
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import ray.train
-from ray.train.torch import TorchTrainer
-from ray.util.queue import Queue
-
-from pipelines import cluster, storage
-from pipelines.errors import InputError, RunStoppedError, TrainingDivergedError, sentence_in
-from pipelines.storage import Folder
+from pipelines import cluster, interruption
+from pipelines.errors import InputError, RunHeldError
+from pipelines.storage import Folder, Lease, holder_of
 from pipelines.training.config import (
     SETTINGS,
     TrainingConfig,
@@ -32,21 +26,16 @@ from pipelines.training.config import (
     settings_json,
 )
 from pipelines.training.data import TrainingData
+from pipelines.training.gauges import TrainingGauges
+from pipelines.training.group import Attempt, train_group
 from pipelines.training.log import TrainingLog
 from pipelines.training.metrics import EpochRow
 from pipelines.training.publishing import publish
 from pipelines.training.state import StateStore
-from pipelines.training.worker import BEST, DIVERGED, LAST, LINES, start_model, train_worker
+from pipelines.training.worker import BEST, LAST, LINES, ROW, start_model
 
-MAX_FAILURES = 3
-"""Times that a worker group is started again; a fault of the data would come back for ever."""
-
-_KEEP_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(4 * 1024**3),
-}
-"""glibc keeps big blocks for the next step instead of giving them back to the system."""
+LEASE = "training"
+"""What the lease on an output is called."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +56,33 @@ class TrainingSummary:
     """By this call; 0 where there was nothing left to do."""
 
 
-def fit_detector(config: TrainingConfig, data: TrainingData, output: Folder) -> TrainingSummary:
+def fit_detector(
+    config: TrainingConfig, data: TrainingData, weights: bytes | None, output: Folder
+) -> TrainingSummary:
     """Find the run that the output holds, or begin one, and train the epochs that are left.
 
+    Args:
+        weights: the bytes of config.initial_weights.
+
     Raises:
-        InputError: the output holds another run, or the initial weights are of another kind.
+        InputError: the output holds another run, the initial weights are of another kind, or what
+            is needed is denied for good.
+        RunHeldError: another start trains to the output.
         TrainingDivergedError: the loss stayed infinite or NaN; the last good state is kept.
         RunStoppedError: training cannot go on now; the same command goes on with the rest.
     """
-    start_model(config, data.class_names)  # so that weights of another kind are refused here
+    start_model(config, weights, data.class_names)  # weights of another kind are refused here
     log = _find_run(config, data, output)
-    epochs_before = log.epochs_done
-    if not log.is_complete:
-        _train(config, data, output)
-        log = TrainingLog(output, config.epochs)
-    return _summary(config, output, log, log.epochs_done - epochs_before)
+    if log.is_complete:
+        return _summary(config, output, log, trained_epochs=0)
+    _refuse_held(config, output)
+    attempt = _planned(config, data, weights, output)
+    with _held(config, output) as lease:
+        epochs_before = _log(config, output).epochs_done
+        gauges = TrainingGauges(output.uri.rpartition("/")[2], epochs_before, config.epochs)
+        _train(attempt, lease, gauges)
+        log = _log(config, output)
+        return _summary(config, output, log, log.epochs_done - epochs_before)
 
 
 def _find_run(config: TrainingConfig, data: TrainingData, output: Folder) -> TrainingLog:
@@ -93,20 +94,89 @@ def _find_run(config: TrainingConfig, data: TrainingData, output: Folder) -> Tra
     return log
 
 
-def _train(config: TrainingConfig, data: TrainingData, output: Folder) -> None:
+def _log(config: TrainingConfig, output: Folder) -> TrainingLog:
+    with output_errors_told(config):
+        return TrainingLog(output, config.epochs)
+
+
+def _planned(
+    config: TrainingConfig, data: TrainingData, weights: bytes | None, output: Folder
+) -> Attempt:
+    """Join or start Ray, and wait for room for the workers.
+
+    Raises:
+        InputError: they cannot share the work, or Ray can never hold them.
+        ClusterTooSmallError: there was no room for config.wait_timeout.
+    """
     cluster.connect()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    nodes = cluster.nodes()
-    gpus = sum(int(node.gpus) for node in nodes)
+    gpus = sum(int(node.gpus) for node in cluster.nodes())
     use_gpu = gpus > 0 if config.use_gpu is None else config.use_gpu
     num_workers = _num_workers(config, len(data.train), gpus if use_gpu else 1)
     if config.sync_batchnorm and not use_gpu:
         raise InputError("sync_batchnorm=True needs GPUs, and Ray has none: leave it out")
     cluster.wait_for_workers(num_workers, use_gpu, config.wait_timeout)
+    return Attempt(config, data, weights, output, num_workers, use_gpu)
+
+
+def _num_workers(config: TrainingConfig, num_images: int, by_default: int) -> int:
+    """Raises InputError for workers that cannot share the work."""
+    num_workers = config.num_workers or max(1, by_default)
+    if config.batch_size % num_workers:
+        raise InputError(
+            f"batch_size={config.batch_size} cannot be shared among num_workers={num_workers}: "
+            f"give a multiple, for example {num_workers * (config.batch_size // num_workers + 1)}"
+        )
+    if num_workers > num_images:
+        raise InputError(f"num_workers={num_workers} for {num_images} images: give fewer workers")
+    return num_workers
+
+
+def _refuse_held(config: TrainingConfig, output: Folder) -> None:
+    """Raises RunHeldError before a wait for room that the other start may have taken."""
     with output_errors_told(config):
-        refuse_other_workers(output, num_workers)
-        output.write(SETTINGS, settings_json(config, data, num_workers))
-    _fit(config, data, output, num_workers, use_gpu=use_gpu)
+        holder = holder_of(output, LEASE)
+    if holder:
+        with _held(config, output):
+            pass  # it was given back, or is of a start that is gone
+
+
+@contextmanager
+def _held(config: TrainingConfig, output: Folder) -> Iterator[Lease]:
+    """Nobody else trains to the output meanwhile.
+
+    Raises:
+        RunHeldError: somebody does, and is alive.
+    """
+    with output_errors_told(config):
+        try:
+            lease = Lease.acquire(output, LEASE)
+        except RunHeldError as error:
+            raise RunHeldError(
+                f"output={config.output!r} is being trained to by "
+                f"{holder_of(output, LEASE) or 'another start'}: wait for it, stop it, or give "
+                "another --output"
+            ) from error
+    with lease:
+        yield lease
+
+
+def _train(attempt: Attempt, lease: Lease, gauges: TrainingGauges) -> None:
+    """Train what is left; what the workers tell is printed."""
+    config, num_workers = attempt.config, attempt.num_workers
+    with output_errors_told(config):
+        # Again, now that nobody else can begin a run here.
+        refuse_other_settings(attempt.output, config, attempt.data, of_state=None)
+        refuse_other_workers(attempt.output, num_workers)
+        attempt.output.write(SETTINGS, settings_json(config, attempt.data, num_workers))
+    for report in train_group(attempt):
+        interruption.check()
+        lease.check()
+        for line in report.get(LINES, ()):
+            print(line, flush=True)
+        if ROW in report:
+            gauges.add(report[ROW])
+        gauges.tell()
 
 
 def _summary(
@@ -130,82 +200,3 @@ def _summary(
         published=published,
         trained_epochs=trained_epochs,
     )
-
-
-def _num_workers(config: TrainingConfig, num_images: int, by_default: int) -> int:
-    """Raises InputError for workers that cannot share the work."""
-    num_workers = config.num_workers or max(1, by_default)
-    if config.batch_size % num_workers:
-        raise InputError(
-            f"batch_size={config.batch_size} cannot be shared among num_workers={num_workers}: "
-            f"give a multiple, for example {num_workers * (config.batch_size // num_workers + 1)}"
-        )
-    if num_workers > num_images:
-        raise InputError(f"num_workers={num_workers} for {num_images} images: give fewer workers")
-    return num_workers
-
-
-def _fit(
-    config: TrainingConfig, data: TrainingData, output: Folder, num_workers: int, *, use_gpu: bool
-) -> None:
-    # Workers stay in the driver's folder, which relative paths of images mean.
-    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    reports = Queue()
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"config": config, "data": data},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=num_workers,
-            use_gpu=use_gpu,
-            # Workers on CPUs share nothing but gradients, and may be on different machines.
-            placement_strategy="PACK" if use_gpu else "SPREAD",
-        ),
-        run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy sees Tune's RunConfig
-            name="ray",
-            storage_path=output.uri.removeprefix(storage.S3_SCHEME),
-            storage_filesystem=output.arrow_filesystem(),
-            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
-            worker_runtime_env={"env_vars": _KEEP_MEMORY},
-            callbacks=[_SendReports(reports)],  # type: ignore[list-item]
-        ),
-    )
-    # Ray handles Ctrl-C during fit(), and does so in the main thread only.
-    with ThreadPoolExecutor(1) as pool:
-        printing = pool.submit(_print_lines, reports)
-        try:
-            trainer.fit()
-        except ray.train.WorkerGroupError as error:
-            raise _explained(error) from error
-        finally:
-            reports.put(None)
-        diverged = printing.result()
-    if diverged:
-        raise TrainingDivergedError(diverged)
-
-
-def _explained(error: Exception) -> Exception:
-    """What to raise for an error of the workers: one of ours becomes one sentence."""
-    told = sentence_in(error, RunStoppedError, InputError)
-    return RunStoppedError(told) if told else error
-
-
-class _SendReports(ray.train.UserCallback):
-    """Sends what the first worker reports to the driver; it runs in Ray Train's controller."""
-
-    def __init__(self, reports: Queue) -> None:
-        self._reports = reports
-
-    def after_report(
-        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any
-    ) -> None:
-        self._reports.put(metrics[0])
-
-
-def _print_lines(reports: Queue) -> str | None:
-    """Print what the workers tell until they end; why they gave up, if they did."""
-    diverged: str | None = None
-    for report in iter(reports.get, None):
-        for line in report[LINES]:
-            print(line, flush=True)
-        diverged = report.get(DIVERGED, diverged)
-    return diverged

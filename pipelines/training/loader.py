@@ -17,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.errors import InputError
 from pipelines.photos import ErrorKind, ImageError, ImageRef, Pixels, decode_image, fetch_images
 from pipelines.training import process_group
 from pipelines.training.data import (
@@ -159,7 +160,7 @@ class BatchLoader:
 
         Raises:
             RunStoppedError: an image cannot be read for the moment.
-            RuntimeError: none of the images can be used, nor of those tried in their place.
+            InputError: none of the images can be used, nor of those tried in their place.
         """
         return self._make(rows, self._fetch(rows))
 
@@ -198,9 +199,10 @@ class BatchLoader:
             if found := self._examples([row], self._fetch([row])):
                 return found[row]
         uri = self._uris[rows[0]]
-        raise RuntimeError(
+        raise InputError(
             f"not one of the {len(rows)} images of a batch can be used, nor of {len(drawn)} others "
-            f"that were tried in their place; {uri}: {self.broken[uri]}"
+            f"that were tried in their place; {uri}, {self.broken[uri].kind}: {self.broken[uri]}: "
+            "mend that, or leave such images out of the training table"
         )
 
     def _decode(

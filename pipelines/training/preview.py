@@ -8,7 +8,7 @@ from pipelines.review import Picture, contact_sheet
 from pipelines.storage import write_bytes
 from pipelines.training.augmenter import BatchAugmenter
 from pipelines.training.config import TrainingConfig
-from pipelines.training.data import read_training_data
+from pipelines.training.data import read_training_data, read_weights
 from pipelines.training.loader import BatchLoader, epoch_rows
 from pipelines.training.worker import start_model
 from yolox_core import cxcywh_to_xyxy
@@ -23,7 +23,8 @@ def draw_preview(config: TrainingConfig) -> Pixels:
         InputError: something that was given cannot be used.
     """
     data = read_training_data(config.train, config.val)
-    _, preprocessing, _ = start_model(config, data.class_names)
+    weights = read_weights(config.initial_weights)
+    _, preprocessing, _ = start_model(config, weights, data.class_names)
     loader = BatchLoader(
         data.train, config.canvas_size, preprocessing, max_cache_bytes=0, threads=2
     )

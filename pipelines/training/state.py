@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from pipelines.errors import InputError
-from pipelines.storage import Folder
+from pipelines.storage import STORAGE_ERRORS, Folder
 
 STATES_KEPT = 2
 """So that one is left where the newest turns out to be damaged."""
@@ -20,14 +20,32 @@ class StateStore:
 
     def __init__(self, output: Folder) -> None:
         self._folder = output.below("states")
+        self._has_told = False
 
-    def save(self, state: dict[str, Any], epoch: int, step: int) -> None:
-        """Keep a state of `epoch` whole epochs and `step` steps, and only the newest others."""
+    def save(self, state: dict[str, Any], epoch: int, step: int) -> list[str]:
+        """Keep a state of `epoch` whole epochs and `step` steps, and only the newest others.
+
+        Returns:
+            What is to be told of others that stay although they are old, once.
+        """
         file = io.BytesIO()
         torch.save(state, file)
         self._folder.write(f"epoch-{epoch:05d}-step-{step:07d}.pt", file.getvalue())
-        for name in self._folder.list()[:-STATES_KEPT]:
-            self._folder.delete(name)
+        try:
+            for name in self._folder.list()[:-STATES_KEPT]:
+                self._folder.delete(name)
+        except STORAGE_ERRORS as error:
+            return self._told_once(error, len(file.getvalue()))
+        return []
+
+    def _told_once(self, error: Exception, size_bytes: int) -> list[str]:
+        if self._has_told:
+            return []
+        self._has_told = True
+        return [
+            f"warning: states of before cannot be deleted from {self._folder.uri}, where each "
+            f"takes {size_bytes / 1e6:.0f} MB: {error}: allow that, or delete them after the run"
+        ]
 
     def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest state that can be decoded, if any, and what is to be told of the others.

@@ -11,16 +11,17 @@ import torch
 from ray.train.torch import get_device
 
 from pipelines import cluster
-from pipelines.detectors import DetectorSettings, read_checkpoint
-from pipelines.errors import InputError, RunStoppedError, TrainingDivergedError
+from pipelines.detectors import DetectorSettings, parse_checkpoint
+from pipelines.errors import InputError, RunStoppedError
 from pipelines.evaluation import Evaluation
 from pipelines.storage import Folder
 from pipelines.training import process_group
 from pipelines.training.config import TrainingConfig, settings_json
 from pipelines.training.data import MAX_PIXELS, TrainingData
+from pipelines.training.faults import output_errors_sorted
 from pipelines.training.loader import BatchLoader, epoch_rows, steps_per_epoch
 from pipelines.training.log import TrainingLog
-from pipelines.training.metrics import WorkerReport
+from pipelines.training.metrics import EpochRow, WorkerReport
 from pipelines.training.state import StateStore
 from pipelines.training.trainer import Trainer
 from pipelines.training.validation import validate
@@ -39,8 +40,8 @@ BEST = "best.pth"
 
 LINES = "lines"
 """Key of a report: what the driver is to print."""
-DIVERGED = "diverged"
-"""Key of a report: why the workers gave up."""
+ROW = "row"
+"""Key of a report: the EpochRow of an epoch that is done."""
 
 VALIDATION_BATCH_SIZE = 16
 SCORE_THRESHOLD = 0.01
@@ -59,25 +60,21 @@ _preemption_info = getattr(ray.train, "get_preemption_info", lambda: None)
 
 def train_worker(loop_config: dict[str, Any]) -> None:
     """What each worker runs."""
-    worker = _Worker(loop_config["config"], loop_config["data"])
-    try:
-        worker.run()
-    except TrainingDivergedError as error:
-        # All workers get here in the same step. Raised, it would make Ray start them again.
-        ray.train.report({LINES: [], DIVERGED: str(error)})
+    weights = ray.get(loop_config["weights"])
+    _Worker(loop_config["config"], loop_config["data"], weights).run()
 
 
 class _Worker:
     """One worker of the group: its trainer, what feeds it, and where the first one writes."""
 
-    def __init__(self, config: TrainingConfig, data: TrainingData) -> None:
+    def __init__(self, config: TrainingConfig, data: TrainingData, weights: bytes | None) -> None:
         self._config = config
         self._data = data
         self._threads = _threads(ray.train.get_context().get_local_world_size())
         torch.set_num_threads(self._threads)
         torch.manual_seed(config.seed)
         device = get_device()
-        model, preprocessing, notes = start_model(config, data.class_names)
+        model, preprocessing, notes = start_model(config, weights, data.class_names)
         self._loader = BatchLoader(
             data.train,
             config.canvas_size,
@@ -87,9 +84,10 @@ class _Worker:
             for_gpu=device.type == "cuda",
         )
         self._output = Folder(config.output)
-        self._log = TrainingLog(self._output, config.epochs)
         self._states = StateStore(self._output)
-        state, notes_on_states = self._states.newest()
+        with output_errors_sorted(self._output):
+            self._log = TrainingLog(self._output, config.epochs)
+            state, notes_on_states = self._states.newest()
         if state is None and is_folded(model):
             notes += [self._estimate_statistics(model, preprocessing)]
         steps = steps_per_epoch(len(data.train), config.batch_size)
@@ -109,10 +107,10 @@ class _Worker:
     def run(self) -> None:
         """Train the epochs that are left."""
         while self._trainer.epochs_done < self._config.epochs:
-            self._tell(self._run_epoch())
+            ray.train.report(self._run_epoch())
 
-    def _run_epoch(self) -> list[str]:
-        """Train one epoch, and write down everything about it; the lines that tell of it."""
+    def _run_epoch(self) -> dict[str, Any]:
+        """Train one epoch, and write down everything about it; the report of it."""
         before = dict(self._loader.stage_seconds)
         rows = epoch_rows(
             len(self._data.train),
@@ -132,25 +130,29 @@ class _Worker:
             result, stages, self._loader.broken, evaluation, time.perf_counter() - started
         )
         reports = process_group.gathered(report)
-        return self._write(reports, weights) if process_group.rank() == 0 else []
+        if process_group.rank() != 0:
+            return {LINES: []}
+        return {LINES: self._write(reports, weights), ROW: EpochRow.from_reports(reports)}
 
     def _write(self, reports: Sequence[WorkerReport], weights: bytes) -> list[str]:
         """Write the state last: where there is one, all that came before it is there."""
-        self._output.write(LAST, weights)
-        if reports[0].evaluation and self._log.is_best(reports[0]):
-            self._output.write(BEST, weights)
-        lines = self._log.add(reports)
-        self._save_state()
-        return lines
+        with output_errors_sorted(self._output):
+            self._output.write(LAST, weights)
+            if reports[0].evaluation and self._log.is_best(reports[0]):
+                self._output.write(BEST, weights)
+            lines = self._log.add(reports)
+        return lines + self._save_state()
 
-    def _save_state(self) -> None:
+    def _save_state(self) -> list[str]:
+        """Write what a resume needs; what is to be told of it."""
         state = {
             "trainer": self._trainer.state_dict(),
             "settings": settings_json(
                 self._config, self._data, process_group.world_size()
             ).decode(),
         }
-        self._states.save(state, self._trainer.epochs_done, self._trainer.steps_done)
+        with output_errors_sorted(self._output):
+            return self._states.save(state, self._trainer.epochs_done, self._trainer.steps_done)
 
     def _save_if_preempted(self) -> None:
         """Save the state in the middle of an epoch once a node is announced to go away."""
@@ -160,12 +162,12 @@ class _Worker:
             return
         if _preemption_info() is not None:
             self._is_saved_for_preemption = True
-            if process_group.rank() == 0:
-                self._save_state()
+            notes = self._save_state() if process_group.rank() == 0 else []
             self._tell(
                 [
                     f"a node will be taken away: state saved after {self._trainer.epochs_done} "
-                    f"epochs and {self._trainer.steps_done} steps"
+                    f"epochs and {self._trainer.steps_done} steps",
+                    *notes,
                 ]
             )
 
@@ -221,31 +223,34 @@ def _threads(local_world_size: int) -> int:
 
 
 def start_model(
-    config: TrainingConfig, class_names: Sequence[str]
+    config: TrainingConfig, weights: bytes | None, class_names: Sequence[str]
 ) -> tuple[YOLOX, Convention, list[str]]:
     """The model before its first step, its preprocessing, and what is to be told of it.
 
     Of initial weights for other classes all is taken but the layers that tell classes apart.
 
+    Args:
+        weights: the bytes of config.initial_weights.
+
     Raises:
-        InputError: the initial weights cannot be read, or are of another preset.
+        InputError: the initial weights are no checkpoint, or of another preset.
     """
-    if config.initial_weights is None:
+    if weights is None or config.initial_weights is None:
         return build_model(config.preset, len(class_names)), "official", []
-    initial = read_checkpoint(config.initial_weights)
+    initial = parse_checkpoint(weights, config.initial_weights)
     if initial.preset != config.preset:
         raise InputError(
             f"{config.initial_weights} is a YOLOX-{initial.preset}: give --preset {initial.preset} "
             f"or weights of a YOLOX-{config.preset}"
         )
     model = build_model(config.preset, len(class_names), initial.model.config.activation)
-    weights = initial.model.state_dict()
+    values = initial.model.state_dict()
     notes: list[str] = []
     if initial.class_names != tuple(class_names):
-        weights = {key: value for key, value in weights.items() if _CLASS_LAYERS not in key}
+        values = {key: value for key, value in values.items() if _CLASS_LAYERS not in key}
         notes = [
             f"{config.initial_weights} knows {len(initial.class_names)} other classes: the layers "
             f"that tell classes apart start anew for {', '.join(class_names)}"
         ]
-    model.load_state_dict(weights, strict=False)
+    model.load_state_dict(values, strict=False)
     return model, initial.preprocessing, notes

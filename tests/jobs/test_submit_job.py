@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import Bucket
 from tests.faulty_s3 import FaultyS3, Hold, Rule, slow_down
-from tests.head import ROOT, Head
+from tests.head import PATIENCE_S, ROOT, Head
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -60,16 +60,29 @@ def _readme_section() -> list[str]:
     return "".join(blocks).replace("\\\n", " ").splitlines()
 
 
-def test_what_the_readme_says_of_a_cluster_works_line_by_line(head: Head, tmp_path: Path) -> None:
-    commands = [
-        shlex.split(line.replace("/tmp/shapes", str(tmp_path))) for line in _readme_section()
-    ]
+def test_what_the_readme_says_of_a_cluster_works_line_by_line_and_training_is_seen_from_outside(
+    head: Head, bucket: Bucket, faulty_s3: FaultyS3, tmp_path: Path
+) -> None:
+    commands = _readme_commands(tmp_path, f"s3://{bucket.name}/run")
     assert [c[:2] for c in commands[:2]] == [["export", "RAY_AUTH_MODE=token"], ["ray", "start"]]
     ran = [c for c in commands if c[0] not in ("export", "#") and c[1] not in ("start", "stop")]
     assert {"train", "label", "query"} <= {word for command in ran for word in command}
+    hold = Hold()
+    faulty_s3.add(Rule(hold, method="GET", key="run/metrics.csv"))  # after the last epoch
     for command in ran:
-        result = head.run(*command)
-        assert result.returncode == 0, "\n".join([*command, result.stdout, result.stderr])
+        process = head.begin(*command)
+        if "train" in command:
+            assert hold.reached.wait(120)
+            _wait_for_metrics(head, "training")
+            faulty_s3.clear()
+        out, err = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, "\n".join([*command, out, err])
+
+
+def _readme_commands(folder: Path, run: str) -> list[list[str]]:
+    """The words of each line, with the training's output and all else where a test has them."""
+    lines = [line.replace("/tmp/shapes/run", run) for line in _readme_section()]
+    return [shlex.split(line.replace("/tmp/shapes", str(folder))) for line in lines]
 
 
 def test_the_exit_code_and_the_words_are_those_of_the_job(head: Head) -> None:
@@ -118,9 +131,7 @@ def test_a_night_that_runs_is_seen_from_outside_and_refused_a_second_time(
     assert hold.reached.wait(120)
     second = head.run(*SUBMIT, "--wait", "--", *_label(archive))
     assert second.returncode == 2
-    named = _metrics_in(*(ROOT / "infra/monitoring").iterdir())
-    assert len(named) > 5
-    assert [name for name in named if name not in head.metrics(until="yolox_retries_total")] == []
+    _wait_for_metrics(head, "labelling")
     assert f"error: {_name_of(first)} runs already" in second.stderr
     faulty_s3.clear()
     log, _ = first.communicate(timeout=120)
@@ -137,10 +148,20 @@ def _check_json(log: str) -> None:
     assert "run night: complete" in [line.get("message") for line in told]
 
 
-def _metrics_in(*files: Path) -> set[str]:
-    """The names of our labelling's metrics, as Prometheus has them, in what queries them."""
-    text = "".join(file.read_text() for file in files)
-    return set(re.findall(r"ray_yolox_\w+", text))
+def _wait_for_metrics(head: Head, of: str) -> None:
+    """Return when all have come that are asked for; they come by and by."""
+    for name in _metrics_asked_for(of):
+        head.metrics(until=f"{name}{{")
+
+
+def _metrics_asked_for(of: str) -> set[str]:
+    """The names of a room's metrics, as Prometheus has them, in the dashboards and the alerts."""
+    text = "".join(file.read_text() for file in (ROOT / "infra/monitoring").iterdir())
+    named = set(re.findall(r"ray_yolox_\w+", text))
+    of_training = {name for name in named if name.startswith("ray_yolox_training_")}
+    asked_for = of_training if of == "training" else named - of_training
+    assert len(asked_for) > 5
+    return asked_for
 
 
 @pytest.mark.soak

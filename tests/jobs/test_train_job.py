@@ -1,6 +1,9 @@
 """`python -m jobs.train` as a person runs it, and jobs.label on the weights that it wrote."""
 
+import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -8,7 +11,8 @@ import pytest
 
 from pipelines.labelling.config import LabellingConfig
 from pipelines.labelling.run import label_images
-from tests.conftest import TrainedRun, told_by_training
+from tests.conftest import ROOT, Bucket, TrainedRun, told_by_training
+from tests.faulty_s3 import FaultyS3, Hold, Rule
 
 pytestmark = pytest.mark.ray
 
@@ -64,3 +68,30 @@ def test_states_that_are_all_damaged_are_not_trained_over(
     assert refused.value.returncode == 2
     *_, told = refused.value.stderr.splitlines()
     assert told.startswith(f"error: all 1 states in {states} are damaged, and a run that starts")
+
+
+def start_training(run: TrainedRun, **changes: object) -> subprocess.Popen[str]:
+    flags = [f"--{name}={value}" for name, value in (run.settings | changes).items()]
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobs.train", *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.slow
+def test_a_second_start_is_refused_and_one_that_is_stopped_gives_its_output_back(
+    trained_run: TrainedRun, bucket: Bucket, faulty_s3: FaultyS3
+) -> None:
+    hold = Hold()
+    faulty_s3.add(Rule(hold, method="PUT", key="run/training.json"))
+    output = f"s3://{bucket.name}/run"
+    first = start_training(trained_run, output=output)
+    assert hold.reached.wait(120)
+    second = start_training(trained_run, output=output)
+    _, told = second.communicate(timeout=120)
+    assert second.returncode == 5
+    assert f"error: output='{output}' is being trained to by process {first.pid} on " in told
+    os.kill(first.pid, signal.SIGTERM)
+    _, told = first.communicate(timeout=60)
+    assert first.returncode == 143
+    assert "stopped by SIGTERM. What is written is safe; the same command goes on" in told
+    assert "Contents" not in bucket.client.list_objects_v2(Bucket=bucket.name)

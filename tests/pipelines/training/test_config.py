@@ -1,9 +1,11 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pipelines.datasets import read_training_table, training_table, write_training_table
 from pipelines.errors import InputError
 from pipelines.storage.folder import Folder
 from pipelines.training.config import TrainingConfig, refuse_other_settings, settings_json
@@ -29,3 +31,53 @@ def test_a_run_that_was_begun_in_the_words_of_before_goes_on(tmp_path: Path) -> 
     refuse_other_settings(output, config, data, None)  # raises nothing
     with pytest.raises(InputError, match="rule yolox_pytorch -> official"):
         refuse_other_settings(output, replace(config, rule="official"), data, None)
+
+
+def begun(folder: Path) -> tuple[TrainingConfig, Folder, dict]:
+    """A run with two tables of four photos, its output, and the settings that lie there."""
+    train, val = folder / "truth.parquet", folder / "val.parquet"
+    write_training_shapes(folder, 4)
+    shutil.copy(train, val)
+    config = TrainingConfig(train=str(train), val=str(val), output=str(folder / "run"))
+    settings = settings_json(config, read_training_data(config.train, config.val), 1)
+    output = Folder(config.output)
+    output.write("training.json", settings)
+    return config, output, json.loads(settings)
+
+
+def move_a_box(uri: str) -> None:
+    table, class_names = read_training_table(uri)
+    rows = table.to_pylist()
+    rows[0]["boxes"][0][0] += 1
+    write_training_table(uri, training_table(rows, class_names))
+
+
+@pytest.mark.parametrize("edited", ["train", "val"])
+def test_a_box_that_was_moved_at_the_same_path_is_noticed(tmp_path: Path, edited: str) -> None:
+    config, output, _ = begun(tmp_path)
+    move_a_box(getattr(config, edited))
+    data = read_training_data(config.train, config.val)
+    expected = rf"^{getattr(config, edited)} changed since the run in .*run' was .* --output"
+    with pytest.raises(InputError, match=expected):
+        refuse_other_settings(output, config, data, None)
+
+
+def test_a_table_at_another_path_is_a_setting_and_not_an_edited_table(tmp_path: Path) -> None:
+    config, output, _ = begun(tmp_path)
+    moved = replace(config, val=config.train)
+    move_a_box(config.train)
+    data = read_training_data(moved.train, moved.val)
+    with pytest.raises(InputError, match=r"^\S+/truth\.parquet changed since"):
+        refuse_other_settings(output, moved, data, None)
+    write_training_shapes(tmp_path, 4)
+    data = read_training_data(moved.train, moved.val)
+    with pytest.raises(InputError, match=r"other settings \(val \S+ -> \S+\)"):
+        refuse_other_settings(output, moved, data, None)
+
+
+def test_a_run_that_was_begun_without_digests_goes_on(tmp_path: Path) -> None:
+    config, output, settings = begun(tmp_path)
+    del settings["sha256"]
+    output.write("training.json", json.dumps(settings).encode())
+    move_a_box(config.train)
+    refuse_other_settings(output, config, read_training_data(config.train, config.val), None)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from pipelines.datasets import training_table
-from pipelines.errors import RunStoppedError
+from pipelines.errors import InputError, RunStoppedError
 from pipelines.photos.errors import ErrorKind, ImageError
 from pipelines.training import loader as loader_module
 from pipelines.training.loader import BatchLoader, epoch_rows
@@ -117,7 +117,7 @@ def test_a_worker_takes_substitutes_from_its_own_shard(
 
 def test_a_table_without_a_good_image_says_why(tmp_path: Path) -> None:
     loader = loader_of([row(str(tmp_path / f"gone{i}.jpg"), BOX, [1]) for i in range(3)])
-    with pytest.raises(RuntimeError, match=r"nor of 3 others .*gone0\.jpg: .*No such file"):
+    with pytest.raises(InputError, match=r"nor of 3 others .*gone0\.jpg, gone: .*No such file"):
         loader.load([0])
 
 

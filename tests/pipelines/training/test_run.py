@@ -12,10 +12,17 @@ from pipelines.datasets import read_training_table
 from pipelines.datasets.shapes import CLASS_NAMES
 from pipelines.detectors.contract import DetectorSettings, LabelledImage
 from pipelines.detectors.yolox import YoloxDetector
-from pipelines.errors import InputError, RunStoppedError, TrainingDivergedError
+from pipelines.errors import (
+    InputError,
+    RunHeldError,
+    RunStoppedError,
+    TrainingDivergedError,
+)
 from pipelines.storage.folder import Folder
+from pipelines.storage.lease import Lease
 from pipelines.training.config import TrainingConfig
-from pipelines.training.fit import TrainingSummary
+from pipelines.training.data import read_weights
+from pipelines.training.fit import LEASE, TrainingSummary
 from pipelines.training.preview import write_preview
 from pipelines.training.run import train_detector
 from pipelines.training.worker import _Worker, refuse_other_positions, start_model
@@ -179,18 +186,42 @@ def test_workers_that_cannot_run_are_refused(
 
 
 def test_fine_tuning_for_other_classes_starts_the_class_layers_anew(
-    trained_run: TrainedRun, tmp_path: Path, tiny_checkpoint: bytes
+    trained_run: TrainedRun, tiny_checkpoint: bytes
 ) -> None:
-    (tmp_path / "tiny.pth").write_bytes(tiny_checkpoint)
-    initial = load_checkpoint(tmp_path / "tiny.pth").model.state_dict()
-    config = config_of(trained_run, initial_weights=str(tmp_path / "tiny.pth"))
+    initial = load_checkpoint(io.BytesIO(tiny_checkpoint)).model.state_dict()
+    config = config_of(trained_run, initial_weights="tiny.pth")
 
-    model, preprocessing, notes = start_model(config, ["cat", "dog", "cow"])
+    model, preprocessing, notes = start_model(config, tiny_checkpoint, ["cat", "dog", "cow"])
     assert "start anew for cat, dog, cow" in notes[0]
     assert preprocessing == "official"
     same = {key for key, value in model.state_dict().items() if torch.equal(value, initial[key])}
     # Their biases are the prior's, then and now.
     assert initial.keys() - same == {f"head.cls_preds.{level}.weight" for level in range(3)}
+
+
+def test_a_worker_that_is_started_again_has_the_weights_that_were_read_once(
+    trained_run: TrainedRun, tmp_path: Path, tiny_checkpoint: bytes
+) -> None:
+    file = tmp_path / "tiny.pth"
+    file.write_bytes(tiny_checkpoint)
+    config = config_of(trained_run, initial_weights=str(file))
+    weights = read_weights(config.initial_weights)
+    first, _, _ = start_model(config, weights, ["cat", "dog", "bird"])
+    file.unlink()
+    again, _, _ = start_model(config, weights, ["cat", "dog", "bird"])
+    torch.testing.assert_close(first.state_dict(), again.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.ray
+def test_an_output_that_another_start_trains_to_is_refused_and_left_alone(
+    trained_run: TrainedRun, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.storage.lease.RENEW_EVERY_S", 0.2)
+    output = Folder(str(tmp_path / "run"))
+    expected = r"run' is being trained to by process \d+ on .* give another --output"
+    with Lease.acquire(output, LEASE), pytest.raises(RunHeldError, match=expected):
+        train_detector(config_of(trained_run, output=output.uri))
+    assert output.list() == []
 
 
 def test_weights_of_another_preset_are_refused_before_anything_starts(
@@ -210,7 +241,7 @@ def test_weights_of_another_preset_are_refused_before_anything_starts(
 
 def test_an_epoch_without_a_validation_leaves_its_weights_too(tmp_path: Path) -> None:
     log = SimpleNamespace(add=lambda _: [])
-    worker = SimpleNamespace(_output=Folder(str(tmp_path)), _log=log, _save_state=lambda: None)
+    worker = SimpleNamespace(_output=Folder(str(tmp_path)), _log=log, _save_state=lambda: [])
     _Worker._write(worker, [SimpleNamespace(evaluation=None)], b"weights")
     assert (tmp_path / "last.pth").read_bytes() == b"weights"
     assert not (tmp_path / "best.pth").exists()
