@@ -13,7 +13,6 @@ run is being labelled by somebody else; 6 the cluster had fewer than --min_actor
 import json
 import sys
 from datetime import timedelta
-from typing import NoReturn
 
 from rich import box
 from rich.console import Console
@@ -21,26 +20,17 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from jobs.cli import exit_on_input_error, parse
-from pipelines import cluster, interruption, labelling
-from pipelines.errors import ClusterTooSmallError, RunHeldError, RunStoppedError, StalledError
+from jobs.leaving import told_with_a_code
+from pipelines import labelling
 
-EXIT_STOPPED = 1
 EXIT_TOO_MANY_FAILED = 3
-EXIT_STALLED = 4
-EXIT_HELD = 5
-EXIT_CLUSTER_TOO_SMALL = 6
-
-_GOES_ON = "What is written is safe; the same command goes on with the rest."
 
 
 @exit_on_input_error
 def main() -> None:
     config = parse(labelling.LabellingConfig, __doc__)
-    with interruption.listening():
-        try:
-            done = (labelling.try_out if config.dry_run else labelling.label_images)(config)
-        except BaseException as error:
-            _leave_with(error)
+    with told_with_a_code():
+        done = (labelling.try_out if config.dry_run else labelling.label_images)(config)
     if isinstance(done, labelling.Estimate):
         show_estimate(done)
     else:
@@ -56,27 +46,6 @@ def _refuse_too_many_failed(share: float, most: float) -> None:
             file=sys.stderr,
         )
         sys.exit(EXIT_TOO_MANY_FAILED)
-
-
-def _leave_with(error: BaseException) -> NoReturn:
-    """Say how to go on, and exit with the code of the error; others than ours go on their way."""
-    signal = interruption.asked_by()
-    if signal:
-        _leave(f"stopped by {interruption.name_of(signal)}. {_GOES_ON}", 128 + signal)
-    if isinstance(error, StalledError):
-        _leave(f"error: {error}\n{_GOES_ON}", EXIT_STALLED)
-    if isinstance(error, RunHeldError):
-        _leave(f"error: {error}", EXIT_HELD)
-    if isinstance(error, ClusterTooSmallError):
-        _leave(f"error: {error}. {_GOES_ON}", EXIT_CLUSTER_TOO_SMALL)
-    if isinstance(error, RunStoppedError):
-        _leave(f"error: {error}. {_GOES_ON}", EXIT_STOPPED)
-    raise error
-
-
-def _leave(message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr)
-    cluster.leave(code)
 
 
 def report(summary: "labelling.LabellingSummary") -> str:

@@ -12,57 +12,19 @@ another start trains to the output; 6 the cluster had no room for the workers fo
 seconds; 130 and 143 stopped by Ctrl-C and SIGTERM.
 """
 
-import sys
-from typing import NoReturn
-
 import pyarrow as pa
 
 from jobs.cli import exit_on_input_error, parse
+from jobs.leaving import told_with_a_code
 from jobs.printing import print_table
-from pipelines import cluster, interruption, training
-from pipelines.errors import (
-    ClusterTooSmallError,
-    RunHeldError,
-    RunStoppedError,
-    TrainingDivergedError,
-)
-
-EXIT_STOPPED = 1
-EXIT_HELD = 5
-EXIT_CLUSTER_TOO_SMALL = 6
-
-_GOES_ON = "What is written is safe; the same command goes on with the rest."
+from pipelines import training
 
 
 @exit_on_input_error
 def main() -> None:
     config = parse(training.TrainingConfig, __doc__)
-    with interruption.listening():
-        try:
-            _do(config)
-        except BaseException as error:
-            _leave_with(error)
-
-
-def _leave_with(error: BaseException) -> NoReturn:
-    """Say how to go on, and exit with the code of the error; others than ours go on their way."""
-    signal = interruption.asked_by()
-    if signal:
-        _leave(f"stopped by {interruption.name_of(signal)}. {_GOES_ON}", 128 + signal)
-    if isinstance(error, RunHeldError):
-        _leave(f"error: {error}", EXIT_HELD)
-    if isinstance(error, ClusterTooSmallError):
-        _leave(f"error: {error}. {_GOES_ON}", EXIT_CLUSTER_TOO_SMALL)
-    if isinstance(error, RunStoppedError):
-        _leave(f"error: {error}. {_GOES_ON}", EXIT_STOPPED)
-    if isinstance(error, TrainingDivergedError):
-        _leave(f"error: {error}", EXIT_STOPPED)
-    raise error
-
-
-def _leave(message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr)
-    cluster.leave(code)
+    with told_with_a_code():
+        _do(config)
 
 
 def _do(config: training.TrainingConfig) -> None:

@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "labelling": {"storage", "photos", "detectors", "tables"},
     "datasets": {"storage", "photos", "tables"},
     "evaluation": {"datasets"},
-    "review": {"photos", "tables"},
+    "review": {"storage", "photos", "tables"},
     "submission": {"tables"},
     "training": {
         *("storage", "photos", "detectors", "tables"),
