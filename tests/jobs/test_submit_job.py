@@ -181,6 +181,7 @@ def test_a_run_that_stalled_is_submitted_again(
     assert "run night: complete" in out
 
 
+@pytest.mark.soak
 def test_a_cluster_that_is_lost_costs_an_attempt(
     s3_endpoint: str, archive: Bucket, faulty_s3: FaultyS3, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
