@@ -9,7 +9,18 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = str(Path(sys.executable).with_name("yolox-ray"))
-JOBS = ["demo", "evaluate", "label", "prepare", "query", "shapes", "submit", "table", "train"]
+JOBS = [
+    "demo",
+    "evaluate",
+    "label",
+    "prepare",
+    "query",
+    "review",
+    "shapes",
+    "submit",
+    "table",
+    "train",
+]
 
 
 def _run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
