@@ -26,14 +26,14 @@ def main() -> None:
         case ["--version", *_]:
             print(version("yolox-ray"))
         case [job, *args]:
-            run(job, args)
+            run(job.replace("-", "_"), args)
 
 
 def overview() -> str:
     """Every job with a line of what it does."""
     jobs = purposes()
     width = max(map(len, jobs))
-    lines = [f"  {job:{width}}  {purpose}" for job, purpose in jobs.items()]
+    lines = [f"  {_typed(job):{width}}  {purpose}" for job, purpose in jobs.items()]
     return "\n".join(
         [
             "usage: yolox-ray JOB [FLAGS]   (or: python -m jobs.JOB [FLAGS])",
@@ -46,13 +46,18 @@ def overview() -> str:
 
 
 def purposes() -> dict[str, str]:
-    """The first line of each job's docstring, by its name; no job is imported for it."""
+    """The first line of each job's docstring, by its module; no job is imported for it."""
     trees = {path.stem: ast.parse(path.read_text()) for path in Path(__file__).parent.glob("*.py")}
     return {
         name: (ast.get_docstring(tree) or "").partition("\n")[0]
         for name, tree in sorted(trees.items())
         if not name.startswith("_") and _has_main(tree)
     }
+
+
+def _typed(job: str) -> str:
+    """A job's module as people type it: `export-model` runs jobs.export_model."""
+    return job.replace("_", "-")
 
 
 def _has_main(module: ast.Module) -> bool:
@@ -65,9 +70,10 @@ def run(job: str, args: list[str]) -> None:
     Raises:
         InputError: there is no such job.
     """
-    refuse_unknown(job, list(purposes()))
+    refuse_unknown(_typed(job), list(map(_typed, purposes())))
     program = Path(sys.argv[0]).name
-    sys.argv = [f"python -m jobs.{job}" if program == "__main__.py" else f"{program} {job}", *args]
+    by_itself = program == "__main__.py"
+    sys.argv = [f"python -m jobs.{job}" if by_itself else f"{program} {_typed(job)}", *args]
     importlib.import_module(f"jobs.{job}").main()
 
 
@@ -81,11 +87,11 @@ def refuse_unknown(job: str, jobs: Sequence[str]) -> None:
 
 def complete(words: list[str]) -> None:
     """Answer a shell that asks, by argcomplete's protocol, how the words go on; then exit."""
-    if words and words[0] in purposes():
+    if words and words[0].replace("-", "_") in purposes():
         os.environ["_ARGCOMPLETE"] = "2"  # the word at which the job's own ones begin
-        run(words[0], [])
+        run(words[0].replace("-", "_"), [])
     parser = ArgumentParser()
-    parser.add_argument("job", choices=list(purposes()))
+    parser.add_argument("job", choices=list(map(_typed, purposes())))
     argcomplete.autocomplete(parser)
 
 

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,10 @@ from yolox_core import build_model, save_checkpoint
 
 # Ray's workers give way to all else (nice 15): beside a busy process they would hardly run at all.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (the name that Ray reads)
+
+# Exports of checkpoints are kept for this session, and not in the cache of whoever tests.
+_cache = tempfile.TemporaryDirectory(prefix="yolox-ray-tests-")
+os.environ["XDG_CACHE_HOME"] = _cache.name
 
 # Small tensors gain nothing from a second thread, which waits by spinning where cores are shared.
 torch.set_num_threads(1)

@@ -34,6 +34,7 @@ from .letterbox import (
     to_model_input,
 )
 from .losses import YOLOXLoss, check_targets
+from .onnx_export import ONNX_INPUT, ONNX_OPSET, OnnxContents, export_onnx
 from .optim import ModelEMA, build_optimizer, ema_decay
 from .postprocess import Detections, postprocess, postprocess_raw
 from .schedules import OptimizerName, warmup_cosine, yolox_pytorch_cosine, yolox_pytorch_step
@@ -49,6 +50,8 @@ from .yolox import YOLOX, build_model, fuse_conv_bn
 __all__ = [
     "COCO_CLASSES",
     "OFFICIAL_RULE",
+    "ONNX_INPUT",
+    "ONNX_OPSET",
     "PADDING_GREY",
     "PRESETS",
     "STRIDES",
@@ -65,6 +68,7 @@ __all__ = [
     "LetterboxTransform",
     "ModelConfig",
     "ModelEMA",
+    "OnnxContents",
     "OptimizerName",
     "YOLOXLoss",
     "anchor_points",
@@ -78,6 +82,7 @@ __all__ = [
     "decode_outputs",
     "ema_decay",
     "estimate_statistics",
+    "export_onnx",
     "fuse_conv_bn",
     "horizontal_flip",
     "hsv_jitter",

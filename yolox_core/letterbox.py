@@ -6,14 +6,15 @@ resized by PIL, centred on grey 128.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+
+if TYPE_CHECKING:  # who letterboxes for another runtime has no use for torch
+    from torch import Tensor
 
 Convention = Literal["official", "seed"]
 
@@ -100,7 +101,7 @@ def letterbox(
     return canvas, transform
 
 
-def to_model_input(canvases: Tensor, convention: Convention) -> Tensor:
+def to_model_input(canvases: "Tensor", convention: Convention) -> "Tensor":
     """What the model was trained on, from letterboxed canvases.
 
     Args:
@@ -114,6 +115,8 @@ def to_model_input(canvases: Tensor, convention: Convention) -> Tensor:
     images = canvases.permute(0, 3, 1, 2)
     if convention == "official":
         return images.float()
+    import torch
+
     # Numbers rather than tensors: a tensor made here would have to be copied to the GPU.
     channels = [
         (images[:, 2 - i].float() / 255 - mean) / std

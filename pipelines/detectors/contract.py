@@ -19,6 +19,10 @@ YOLOX = "yolox"
 
 _CLASSES = {YOLOX: "pipelines.detectors.yolox:YoloxDetector"}
 
+TORCH = "torch"
+ONNXRUNTIME = "onnxruntime"
+"""Runtimes: what runs YOLOX."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorSettings:
@@ -35,6 +39,8 @@ class DetectorSettings:
     """For decoding, and for the model where it has no GPU."""
     device: str
     """"cpu" or "cuda", as torch names it."""
+    runtime: str = TORCH
+    """What runs YOLOX: torch, or onnxruntime on a CPU."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """The fork server: it forks a detector's processes, so that a new one need not import torch again.
 
-`python -m pipelines.detectors.fork_server FD DETECTOR` serves the other end of the socket FD, one
-byte at a time: FORK comes with a connection, which a new child takes to `_serve`; REAP ends the
-child, and is answered with its exit code. It ends when the socket is closed, and takes its child
-with it. It never computes anything, so it notices at once.
+`python -m pipelines.detectors.fork_server FD DETECTOR [RUNTIME]` imports the detector and, of ours,
+what runs it. Then it serves the other end of the socket FD, one byte at a time: FORK comes with a
+connection, which a new child takes to `_serve`; REAP ends the child, and is answered with its exit
+code. It ends when the socket is closed, and takes its child with it. It never computes anything, so
+it notices at once.
 """
 
 import ctypes
@@ -19,6 +20,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from pipelines.detectors.contract import ImageDetector, load_detector_class
+from pipelines.detectors.runtimes.contract import load_runtime_class
 
 FORK = b"f"
 REAP = b"r"
@@ -29,10 +31,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    control, detector = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
+    control, detector, runtimes = socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[3:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever holds the other end
     with suppress(Exception):  # the child meets the same error, and has someone to tell
         load_detector_class(detector)
+        for runtime in runtimes:
+            load_runtime_class(runtime)
     child = 0
     while True:
         command, fds, _, _ = socket.recv_fds(control, 1, 1)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
-from pipelines.detectors.contract import DetectorSettings, LabelledImage
+from pipelines.detectors.contract import YOLOX, DetectorSettings, LabelledImage
 from pipelines.detectors.fork_server import EXIT_CODE, FORK, REAP
 from pipelines.photos import ErrorKind, ImageError
 
@@ -66,7 +66,7 @@ class IsolatedDetector:
         self._image_timeout_s = image_timeout_s
         self._on_death = on_death
         self._futile_deaths = 0
-        self._server = _ForkServer(detector)
+        self._server = _ForkServer(detector, [settings.runtime] if detector == YOLOX else [])
         try:
             self._start()
         except BaseException:
@@ -221,8 +221,8 @@ class _ForkServer:
     outlives us, and they import our __main__ again, which in a Ray worker is Ray.
     """
 
-    def __init__(self, detector: str) -> None:
-        self._detector = detector
+    def __init__(self, detector: str, runtimes: Sequence[str]) -> None:
+        self._imported = [detector, *runtimes]
         self._open()
 
     def _open(self) -> None:
@@ -239,7 +239,7 @@ class _ForkServer:
                     "-m",
                     "pipelines.detectors.fork_server",
                     str(fd),
-                    self._detector,
+                    *self._imported,
                 ],
                 env=os.environ | {"PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,

@@ -1,6 +1,5 @@
 """YoloxDetector: one loaded model that turns the bytes of images into boxes on them."""
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,20 +8,11 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 from pipelines.detectors.contract import DetectorSettings, LabelledImage
+from pipelines.detectors.runtimes.contract import Found, load_runtime_class
 from pipelines.photos import ErrorKind, ImageError, Pixels, decode_image
-from yolox_core import (
-    Detections,
-    LetterboxTransform,
-    fuse_conv_bn,
-    letterbox,
-    load_checkpoint,
-    postprocess_raw,
-    to_model_input,
-)
+from yolox_core import LetterboxTransform, letterbox
 
 BATCHES_BEFORE_DOUBLING = 16
 """Of a size that fits, until twice the size is tried again; one pass is lost if it still fails."""
@@ -56,24 +46,18 @@ class _BatchSize:
 
 
 class YoloxDetector:
-    """YOLOX as an ImageDetector.
+    """YOLOX as an ImageDetector, run by whatever the settings name.
 
-    Decodes in threads while the model runs: in float32 on a CPU, in bfloat16 on a GPU. Where a
-    batch does not fit into memory it is halved, down to one image, which is then `out_of_memory`.
+    Decodes in threads while the model runs. Where a batch does not fit into memory it is halved,
+    down to one image, which is then `out_of_memory`.
     """
 
     def __init__(self, checkpoint: bytes, settings: DetectorSettings) -> None:
-        # Ray decides how many cores a process may use; OpenCV and torch would each take them all.
+        # Ray decides how many cores a process may use; OpenCV would take them all.
         cv2.setNumThreads(1)
-        torch.set_num_threads(settings.threads)
-        loaded = load_checkpoint(io.BytesIO(checkpoint))
         self.settings = settings
-        self.class_names = loaded.class_names
-        self._preprocessing = loaded.preprocessing
-        self._device = torch.device(settings.device)
-        self._dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
-        model = fuse_conv_bn(loaded.model).to(self._device, self._dtype)
-        self._model = model.to(memory_format=torch.channels_last)
+        self._runtime = load_runtime_class(settings.runtime)(checkpoint, settings)
+        self.class_names = self._runtime.class_names
         self._batch_size = _BatchSize(settings.batch_size)
         self._pool = ThreadPoolExecutor(settings.threads)
 
@@ -91,7 +75,9 @@ class YoloxDetector:
     def _prepare(self, body: bytes) -> _Prepared | ImageError:
         try:
             pixels = decode_image(body, self.settings.max_pixels)
-            return _Prepared(*letterbox(pixels, self.settings.input_size, self._preprocessing))
+            return _Prepared(
+                *letterbox(pixels, self.settings.input_size, self._runtime.preprocessing)
+            )
         except ImageError as error:
             return error
         except MemoryError:
@@ -111,49 +97,31 @@ class YoloxDetector:
             found = next(detections)
             yield found if isinstance(found, ImageError) else _on_the_photo(found, item.transform)
 
-    def _forward_what_fits(self, canvases: Sequence[Pixels]) -> list[Detections | ImageError]:
-        found: list[Detections | ImageError] = []
+    def _forward_what_fits(self, canvases: Sequence[Pixels]) -> list[Found | ImageError]:
+        found: list[Found | ImageError] = []
         while len(found) < len(canvases):
             batch = canvases[len(found) : len(found) + self._batch_size.current]
             try:
                 found += self._forward(batch)
                 self._batch_size.count_success()
             # The next try comes after this block: the error holds the tensors of the failed one.
-            except (torch.OutOfMemoryError, MemoryError) as error:
+            except MemoryError as error:
                 if len(batch) > 1:
                     self._batch_size.halve(len(batch))
                 else:
                     found.append(ImageError(ErrorKind.OUT_OF_MEMORY, f"in the model: {error}"))
         return found
 
-    @torch.inference_mode()
-    def _forward(self, canvases: Sequence[Pixels]) -> list[Detections | ImageError]:
-        batch = torch.from_numpy(np.stack(canvases)).to(self._device)
-        images = to_model_input(batch, self._preprocessing).to(self._dtype)
-        raw = self._model(images)
-        detections = postprocess_raw(
-            raw, self.settings.score_threshold, self.settings.nms_threshold
-        )
-        return [
-            found if finite else ImageError(ErrorKind.NOT_FINITE, "the model gave NaN or infinity")
-            for found, finite in zip(detections, _are_finite(raw), strict=True)
-        ]
+    def _forward(self, canvases: Sequence[Pixels]) -> list[Found | ImageError]:
+        no_number = ImageError(ErrorKind.NOT_FINITE, "the model gave NaN or infinity")
+        found = self._runtime(np.stack(canvases))
+        return [no_number if of_one is None else of_one for of_one in found]
 
 
-def _are_finite(raw: Sequence[Tensor]) -> list[bool]:
-    """Whether all raw outputs of each image are finite; postprocessing drops what is not."""
-    # One NaN or infinity makes the sum NaN or infinite, and a sum is cheaper than a look at each.
-    sums = [level.sum(dim=(1, 2, 3), dtype=torch.float32) for level in raw]
-    finite: list[bool] = torch.stack(sums).isfinite().all(dim=0).tolist()
-    return finite
-
-
-def _on_the_photo(detections: Detections, transform: LetterboxTransform) -> LabelledImage:
+def _on_the_photo(found: Found, transform: LetterboxTransform) -> LabelledImage:
     height, width = transform.original_size
-    boxes = transform.to_original(detections.boxes_xyxy.numpy())
-    return LabelledImage(
-        width, height, boxes, detections.scores.numpy(), detections.class_ids.numpy()
-    )
+    boxes = transform.to_original(found.boxes_xyxy)
+    return LabelledImage(width, height, boxes, found.scores, found.class_ids)
 
 
 def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -18,7 +18,7 @@ from pipelines.labelling.fetching import Fetch
 from pipelines.labelling.graph import Stages, labelled_parts
 from pipelines.labelling.manifest import read_part
 from pipelines.labelling.metrics import LabellingMetrics
-from pipelines.labelling.model import Model
+from pipelines.labelling.model import Model, made_ready
 from pipelines.labelling.monitor import start_monitor
 from pipelines.labelling.progress import LabellingProgress
 from pipelines.labelling.stages import STAGES
@@ -65,8 +65,10 @@ def run_attempt(attempt: Attempt) -> tuple[RunRecord, int]:
         The record of the complete run, and the number of rows that this attempt wrote.
 
     Raises:
+        InputError: ONNX Runtime and torch differ over these weights.
         RunStoppedError: the run cannot go on now; its record says so too.
     """
+    attempt = _with_a_runtime(attempt)
     record, table = attempt.record, attempt.table
     effort = Effort()
     try:
@@ -84,6 +86,16 @@ def run_attempt(attempt: Attempt) -> tuple[RunRecord, int]:
     )
     runs.write_record(table, record)
     return record, written
+
+
+def _with_a_runtime(attempt: Attempt) -> Attempt:
+    """The one that the run has had before; a new one's follows from the actors."""
+    settings = attempt.record.settings
+    if settings.runtime == runs.AUTO:
+        settings = attempt.model.settings
+    model = made_ready(replace(attempt.model, settings=settings), attempt.plan)
+    record = replace(attempt.record, settings=model.settings)
+    return replace(attempt, model=model, record=record)
 
 
 @dataclass
@@ -119,10 +131,10 @@ def _run(attempt: Attempt, effort: Effort) -> tuple[Ledger, int]:
     before = ledger = read_ledger(attempt.folders, attempt.record.ledger)
     monitor = start_monitor()
     with LabellingProgress(attempt.record.run, before) as progress:
-        metrics = LabellingMetrics(attempt.record.run)
+        metrics = LabellingMetrics(attempt.record.run, before)
         wait_s = attempt.config.wait_timeout
         detectors = DetectorWatch(attempt.plan, monitor, wait_s, progress.say, metrics)
-        check = partial(_check, attempt, monitor, detectors)
+        check = partial(_check, attempt, monitor, detectors, metrics)
         for part in watched(_parts(attempt, monitor), check):
             interruption.check()
             attempt.lease.check()
@@ -173,10 +185,15 @@ def _remaining(attempt: Attempt) -> list[int]:
 
 
 def _check(
-    attempt: Attempt, monitor: Any, detectors: DetectorWatch, seconds_without_a_part: float
+    attempt: Attempt,
+    monitor: Any,
+    detectors: DetectorWatch,
+    metrics: LabellingMetrics,
+    seconds_without_a_part: float,
 ) -> None:
-    """What has to be looked at while nothing comes out."""
+    """What has to be looked at, and told again, while nothing comes out."""
     interruption.check()
+    metrics.refresh()
     attempt.lease.check()
     limit = attempt.config.stall_timeout
     if not detectors.are_enough() or seconds_without_a_part < limit:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from pipelines.detectors import YOLOX
 from pipelines.photos import ErrorKind
@@ -16,7 +17,7 @@ class LabellingConfig:
     """Where the tables go: a local folder or an s3://bucket/prefix."""
     checkpoint: str
     """The detector's weights: a local path or an s3:// URI; ours, YOLOX's
-    or that of bubbliiiing's yolox-pytorch."""
+    or that of bubbliiiing's yolox-pytorch; or an ONNX file of `yolox-ray export-model`."""
     source: str = ""
     """What to label: a local folder, an s3://bucket/prefix (every key that begins so), a glob in
     either, one photo; a Parquet or CSV file with a column image_uri, a .txt or .json list of names
@@ -38,6 +39,9 @@ class LabellingConfig:
     detector: str = YOLOX
     """yolox, or package.module:Class of your own, which keeps to pipelines.detectors.ImageDetector
     and gets the checkpoint's bytes as they are."""
+    runtime: Literal["auto", "onnxruntime", "torch"] = "auto"
+    """What runs yolox: onnxruntime (on CPUs; a checkpoint is exported once) or torch. auto: that of
+    the run that is gone on with; else torch on GPUs and onnxruntime without."""
     run: str | None = None
     """The run's name. Without it: the date and a fingerprint of the settings, and an unfinished
     run with the same settings is continued."""
@@ -113,6 +117,13 @@ class LabellingConfig:
             raise ValueError(f"gpus_per_actor={self.gpus_per_actor}: must not be negative")
         if self.date is not None:
             _check_date(self.date)
+        if self.detector != YOLOX and self.runtime != "auto":
+            raise ValueError(f"runtime={self.runtime!r}: is for the detector {YOLOX} only")
+        if self.runtime == "onnxruntime" and self.gpus_per_actor:
+            raise ValueError(
+                f"gpus_per_actor={self.gpus_per_actor:g} with runtime='onnxruntime', which runs on "
+                "CPUs: give --runtime torch, or no GPUs"
+            )
         if self.canvas_size is not None and self.detector == YOLOX:
             check_input_size(*self.canvas_size)
 

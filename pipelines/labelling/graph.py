@@ -14,10 +14,10 @@ from typing import Any, Self
 
 import ray.data
 
-from pipelines.detectors import DetectorSettings
+from pipelines.detectors import ONNXRUNTIME, DetectorSettings
 from pipelines.labelling.config import LabellingConfig
 from pipelines.labelling.fetching import Fetch
-from pipelines.labelling.model import Model
+from pipelines.labelling.model import Model, made_ready
 from pipelines.labelling.stages import (
     DetectStage,
     KeptBytes,
@@ -66,7 +66,9 @@ class Stages:
         read: Read,
         write: Write,
     ) -> Self:
-        """As a run is configured, for the machines that it has."""
+        """As a run is configured, for the machines that it has; raises as made_ready does."""
+        model = made_ready(model, plan)
+        runtime = model.settings.runtime
         settings = DetectorSettings(
             input_size=model.settings.input_size,
             score_threshold=config.score_threshold,
@@ -74,7 +76,8 @@ class Stages:
             max_pixels=config.max_pixels,
             batch_size=config.batch_size,
             threads=1,  # until an actor knows its node
-            device="cuda" if plan.gpus else "cpu",
+            device="cuda" if plan.gpus and runtime != ONNXRUNTIME else "cpu",
+            runtime=runtime,
         )
         return cls(
             fetch=fetch,

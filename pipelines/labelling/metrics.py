@@ -17,7 +17,7 @@ _SECONDS: list[float] = [1, 3, 10, 30, 100, 300, 1000]
 class LabellingMetrics:
     """The metrics of one attempt at a run, labelled with its name."""
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, ledger: Ledger) -> None:
         self._images = _made(
             Counter, "yolox_images", "Images with a row, by outcome and error kind.", run,
             "outcome", "error_kind",
@@ -27,6 +27,7 @@ class LabellingMetrics:
         self._bytes = _made(Counter, "yolox_bytes", "Bytes of the images with a row.", run)
         self._left = _made(Gauge, "yolox_images_left", "Images without a row.", run)
         self._detectors = _made(Gauge, "yolox_detectors", "Detectors that have loaded.", run)
+        self._last: dict[Any, float] = {self._left: ledger.to_do - ledger.done}
         self._seconds: Any = Histogram(
             "yolox_stage_seconds",
             "Busy seconds of a stage for one part.",
@@ -45,11 +46,17 @@ class LabellingMetrics:
         _increase(self._bytes, part.size_bytes)
         for stage, seconds in part.stage_seconds.items():
             self._seconds.observe(seconds, {"stage": stage})
-        self._left.set(ledger.to_do - ledger.done)
+        self._last[self._left] = ledger.to_do - ledger.done
+        self.refresh()
 
     def set_detectors(self, running: int) -> None:
         """How many detectors run."""
-        self._detectors.set(running)
+        self._last[self._detectors] = running
+
+    def refresh(self) -> None:
+        """Say again how things stand: Ray forgets a gauge that was not set for 20 s."""
+        for gauge, value in self._last.items():
+            gauge.set(value)
 
 
 def _made(kind: type[Any], name: str, what: str, run: str, *tags: str) -> Any:

@@ -59,7 +59,12 @@ def _store(connection: duckdb.DuckDBPyConnection, tables: Iterable[pa.Table]) ->
         rows += len(table)
 
 
-_SETTINGS = ("TimeZone = 'UTC'", "memory_limit = '128MB'", "threads = 2")
+_SETTINGS = (
+    "enable_progress_bar = false",
+    "TimeZone = 'UTC'",
+    "memory_limit = '128MB'",
+    "threads = 2",
+)
 
 _FILL_LABELLED = """
     INSERT INTO labelled

@@ -191,7 +191,7 @@ def _checks(
     from pipelines.labelling.metrics import LabellingMetrics
     from pipelines.labelling.waiting import DetectorWatch
 
-    metrics = LabellingMetrics("dry run")
+    metrics = LabellingMetrics("dry run", Ledger(SAMPLE))
     detectors = DetectorWatch(plan, monitor, config.wait_timeout, progress.say, metrics)
 
     def check(seconds_without_a_part: float) -> None:

@@ -27,6 +27,8 @@ def spilling_connection(memory_mb: int | None = None) -> Iterator[duckdb.DuckDBP
     with TemporaryDirectory(prefix="spilled-") as folder, duckdb.connect() as connection:
         if memory_mb:
             connection.execute(f"SET memory_limit = '{memory_mb}MB'")
+        # It would draw one over the output of whoever asks, after two seconds.
+        connection.execute("SET enable_progress_bar = false")
         connection.execute("SET temp_directory = ?", [folder])
         connection.execute("SET TimeZone = 'UTC'")
         try:

@@ -14,7 +14,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from pipelines.detectors import YOLOX
+from pipelines.detectors import TORCH, YOLOX
 from pipelines.errors import InputError
 from pipelines.storage import Folder
 from pipelines.tables.layout import RunFolders, record_name
@@ -30,10 +30,13 @@ ALL = "all"
 NEW = "new"
 """Selections: every image of the source, or those that no earlier run has labelled."""
 
+AUTO = "auto"
+"""A runtime that is not chosen yet: any will do."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _YOLOX_BEFORE = "pipelines.detector:Detector"
 """What records called YOLOX until 2026-11-27, by where it lay then."""
-_PACKAGES = ("torch", "torchvision", "ray", "pyarrow", "opencv-python-headless")
+_PACKAGES = ("torch", "torchvision", "onnxruntime", "ray", "pyarrow", "opencv-python-headless")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,19 +56,35 @@ class RunSettings:
     """yolox, or module:Class."""
     selection: str = ALL
     """Which of the images that the source holds."""
+    runtime: str = TORCH
+    """What runs yolox: torch, onnxruntime or, before the run's first actor, auto; of another
+    detector nothing."""
 
     def labels_like(self, other: "RunSettings") -> bool:
-        """Whether an image gets the same rows, whatever it was listed for."""
-        return replace(self, source="", selection="") == replace(other, source="", selection="")
+        """Whether an image gets the same rows, whatever it was listed for.
+
+        Up to the last digits, in which runtimes differ.
+        """
+        mine, theirs = (
+            replace(settings, source="", selection="", runtime=AUTO) for settings in (self, other)
+        )
+        return mine == theirs
 
     def fingerprint(self) -> str:
-        """8 hex digits that name these settings."""
+        """8 hex digits that name these settings, but for the runtime."""
         # By its word of before, so that a run that an older version began is found and goes on.
         detector = _YOLOX_BEFORE if self.detector == YOLOX else self.detector
         values = asdict(replace(self, detector=detector))
+        del values["runtime"]  # which a run of auto takes over from what it finds
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
 
+    def runs_like(self, other: "RunSettings") -> bool:
+        """Whether one may go on where the other stopped, as far as their runtimes go."""
+        return self.runtime == other.runtime or AUTO in (self.runtime, other.runtime)
+
     def differences(self, other: "RunSettings") -> list[str]:
+        if self.runs_like(other):
+            other = replace(other, runtime=self.runtime)
         pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return [
             f"{name} {mine!r}, now {theirs!r}" for name, mine, theirs in pairs if mine != theirs
@@ -139,6 +158,7 @@ class RunRecord:
         values = json.loads(data)
         values["input_size"] = tuple(values["input_size"])
         values["detector"] = detector_of(values)
+        values.setdefault("runtime", TORCH if values["detector"] == YOLOX else "")
         return cls(
             **_fields_of(cls, values),
             settings=RunSettings(**_fields_of(RunSettings, values)),
@@ -223,6 +243,7 @@ def _find_unnamed(table: Folder, date: str | None, settings: RunSettings) -> Run
     ours = re.compile(rf"runs/[\d-]+-{settings.fingerprint()}(-\d+)?\.json")
     names = filter(ours.fullmatch, table.list("runs"))
     records = [RunRecord.from_json(table.read(name)) for name in names]
+    records = [record for record in records if record.settings.runs_like(settings)]
     if date:
         records = [record for record in records if record.date == date]
     records.sort(key=lambda record: record.date, reverse=True)

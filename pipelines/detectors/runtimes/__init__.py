@@ -1,0 +1,1 @@
+"""What runs YOLOX on letterboxed canvases: torch, or ONNX Runtime without torch."""

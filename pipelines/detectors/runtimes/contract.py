@@ -1,0 +1,73 @@
+"""What a runtime is: the contract between the detector and whatever runs its model.
+
+No torch in here: a process that runs the model by something else need not load it.
+"""
+
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.detectors.contract import ONNXRUNTIME, TORCH, DetectorSettings
+
+if TYPE_CHECKING:  # fork servers of other people's detectors have no use for OpenCV
+    from pipelines.photos import Pixels
+    from yolox_core import Convention
+
+_CLASSES = {
+    TORCH: "pipelines.detectors.runtimes.torch_runtime:TorchRuntime",
+    ONNXRUNTIME: "pipelines.detectors.runtimes.onnx_runtime:OnnxRuntime",
+}
+
+
+class Found(NamedTuple):
+    """What the model found on one canvas, best first."""
+
+    boxes_xyxy: npt.NDArray[np.float32]
+    """(N, 4) letterboxed pixels; may reach beyond the canvas."""
+    scores: npt.NDArray[np.float32]
+    """(N,) in [0, 1], falling."""
+    class_ids: npt.NDArray[np.int64]
+    """(N,)"""
+
+    def taken(self, which: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> "Found":
+        return Found(self.boxes_xyxy[which], self.scores[which], self.class_ids[which])
+
+
+class Runtime(Protocol):
+    """A loaded model, and what makes detections of its raw outputs.
+
+    Both, since raw outputs are large, 2.9 MB an image at 640 px, and belong where they were made:
+    of those on a GPU only what lies above the score threshold is worth the way.
+    """
+
+    class_names: Sequence[str]
+    preprocessing: "Convention"
+    """What the weights were trained with, which also says how canvases are letterboxed."""
+
+    def __init__(self, weights: bytes, settings: DetectorSettings) -> None:
+        """Load the model.
+
+        Args:
+            weights: a file of the kind that this runtime reads.
+            settings: size of the canvases, thresholds, threads and device.
+        """
+
+    def __call__(self, canvases: "Pixels") -> Sequence[Found | None]:
+        """What is on each canvas; None where the model gave NaN or infinity.
+
+        Args:
+            canvases: (B, H, W, 3) uint8 BGR, letterboxed.
+
+        Raises:
+            MemoryError: so many do not fit at once.
+        """
+
+
+def load_runtime_class(name: str) -> type[Runtime]:
+    """The runtime of this name; what it needs is imported."""
+    module, _, class_name = _CLASSES[name].partition(":")
+    found: type[Runtime] = getattr(importlib.import_module(module), class_name)
+    return found
