@@ -1,14 +1,19 @@
-r"""Make a training table of COCO, VOC or YOLO annotations, or of what jobs.label found.
+r"""Make a training table of the annotations you have, or of what jobs.label found.
 
 python -m jobs.prepare --source instances.json --images photos --output train.parquet
 python -m jobs.prepare --source VOC2012 --split train --output train.parquet
 python -m jobs.prepare --source data.yaml --split train --output train.parquet
+python -m jobs.prepare --source my_export --output train.parquet
 python -m jobs.prepare --source s3://bucket/labels --min_score 0.7 --output train.parquet
 
+It reads COCO (Roboflow's and CVAT's too), Pascal VOC (labelImg), YOLO (data.yaml, CVAT's obj.data,
+Label Studio's classes.txt; predictions and poses), Label Studio's JSON and MegaDetector's.
+
 What cannot be used is left out of the table and listed: boxes outside their image or without area,
-classes that nobody named, photos that are not there, what stands twice, what cannot be read. Boxes
-that reach beyond their image are clipped to it. The first faults of each kind are shown, and all of
-them written to <output>.faults.csv. Exit code 2: nothing was written.
+classes that nobody named, photos that are not there, what stands twice, what cannot be read. An
+image goes with an annotation that could not be read, for the model would learn that nothing is
+there. Boxes that reach beyond their image are clipped to it. The first faults of each kind are
+shown, and all of them written to <output>.faults.csv. Exit code 2: nothing was written.
 """
 
 from collections.abc import Sequence
@@ -30,6 +35,8 @@ def main() -> None:
     classes = per_class(prepared.table)
     print_table(classes, "Classes", max_rows=len(classes))
     print_faults(prepared.faults)
+    for note in prepared.notes:
+        print(f"note: {note}")
     if prepared.faults:
         print(f"every fault with its place: {prepared.faults_uri}")
     print(f"{summary(prepared)}: {config.output}")

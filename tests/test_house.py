@@ -28,6 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets": {"storage", "photos", "tables"},
     "evaluation": {"datasets"},
     "review": {"storage", "photos", "tables"},
+    "exports": {"storage", "photos", "tables"},
+    "comparison": {"storage", "tables", "exports"},
     "submission": {"tables"},
     "training": {
         *("storage", "photos", "detectors", "tables"),

@@ -1,5 +1,5 @@
-from .coco import read_coco
 from .faults import Fault, FaultKind
+from .formats.coco import read_coco
 from .preparation import PrepareConfig, Prepared, prepare
 from .shapes import CLASS_NAMES, generate_archive
 from .training_table import (

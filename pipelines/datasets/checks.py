@@ -7,8 +7,14 @@ from dataclasses import replace
 import pyarrow as pa
 
 from pipelines.datasets.annotations import AnnotatedBox, AnnotatedImage, Annotations, Corners
-from pipelines.datasets.faults import Fault, FaultKind, collected
-from pipelines.datasets.files import read_sizes
+from pipelines.datasets.faults import (
+    COST_THE_IMAGE,
+    COST_THE_LAST_BOX,
+    Fault,
+    FaultKind,
+    collected,
+)
+from pipelines.datasets.files import read_sizes, why_not_fetched
 from pipelines.datasets.training_table import training_table
 from pipelines.photos import ErrorKind, ImageError
 
@@ -18,18 +24,24 @@ MIN_SIDE_PX = 1e-3
 """float32 corners on a large photo cannot tell less from nothing."""
 
 
-def checked_table(annotations: Annotations) -> tuple[pa.Table, list[Fault]]:
+def checked_table(
+    annotations: Annotations, *, keep_incomplete: bool = False
+) -> tuple[pa.Table, list[Fault]]:
     """The training table of all that is usable, and the faults.
 
     Boxes are clipped to their images. Sizes that the annotations lack are read from the photos.
+
+    Args:
+        keep_incomplete: keep an image of which some annotation could not be read, with the boxes
+            that are left.
     """
-    faults = list(annotations.faults)
+    faults = annotations.all_faults()
     images = _with_sizes(_present_once(annotations, faults), faults)
     rows = []
     for image in images:
-        boxes = _in_pixels(image) if annotations.in_shares else image.boxes
-        usable = _usable_boxes(boxes, image.width, image.height, faults)
-        rows.append(replace(image, boxes=usable).row())
+        image = _in_pixels(image) if annotations.in_shares else image
+        with collected(faults):
+            rows.append(_usable(image, keep_incomplete, faults).row())
     return training_table(rows, annotations.class_names), faults
 
 
@@ -42,6 +54,9 @@ def _present_once(annotations: Annotations, faults: list[Fault]) -> list[Annotat
             if image.uri in first:
                 message = f"{image.uri} stands at {first[image.uri].where} already"
                 raise Fault(FaultKind.DUPLICATE_IMAGE, image.where, _with_loss(message, image))
+            if not _is_text(image.uri):
+                message = _with_loss(f"{image.uri} is no UTF-8 text: rename the photo", image)
+                raise Fault(FaultKind.UNREADABLE, image.where, message)
             if photo_uris is not None and image.uri not in photo_uris:
                 message = f"{image.uri} is not there"
                 raise Fault(FaultKind.MISSING_IMAGE, image.where, _with_loss(message, image))
@@ -49,31 +64,58 @@ def _present_once(annotations: Annotations, faults: list[Fault]) -> list[Annotat
     return list(first.values())
 
 
+def _is_text(name: str) -> bool:
+    """Whether a table can hold it: a name in GBK, say, can be listed and opened, but is no text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _with_loss(message: str, image: AnnotatedImage) -> str:
     return f"{message}; boxes dropped with it: {len(image.boxes)}"
 
 
 def _with_sizes(images: Sequence[AnnotatedImage], faults: list[Fault]) -> Iterator[AnnotatedImage]:
-    unsized = [image.uri for image in images if not (image.width and image.height)]
+    unsized = [image.uri for image in images if not image.is_sized]
     sizes = dict(zip(unsized, read_sizes(unsized), strict=True))
     for image in images:
         match sizes.get(image.uri, (image.width, image.height)):
             case ImageError(kind=kind) as error:
                 gone = kind is ErrorKind.GONE
                 fault_kind = FaultKind.MISSING_IMAGE if gone else FaultKind.UNREADABLE
-                message = _with_loss(f"{image.uri}: {error}", image)
+                message = _with_loss(f"{image.uri}: {why_not_fetched(error)}", image)
                 faults.append(Fault(fault_kind, image.where, message))
             case (width, height):
                 yield replace(image, width=width, height=height)
 
 
-def _in_pixels(image: AnnotatedImage) -> list[AnnotatedBox]:
+def _in_pixels(image: AnnotatedImage) -> AnnotatedImage:
     width, height = image.width, image.height
-    return [
+    boxes = [
         replace(box, corners=(x1 * width, y1 * height, x2 * width, y2 * height))
         for box in image.boxes
         for x1, y1, x2, y2 in [box.corners]
     ]
+    return replace(image, boxes=boxes)
+
+
+def _usable(image: AnnotatedImage, keep_incomplete: bool, faults: list[Fault]) -> AnnotatedImage:
+    """The image with the boxes that show some of it.
+
+    Raises:
+        Fault: what is on it is not known.
+    """
+    found: list[Fault] = []
+    usable = replace(image, boxes=_usable_boxes(image.boxes, image.width, image.height, found))
+    faults += found
+    costly = COST_THE_IMAGE if usable.boxes else COST_THE_LAST_BOX
+    lost = [fault for fault in (*image.faults, *found) if fault.kind in costly]
+    if lost and not keep_incomplete:
+        message = f"{image.uri}: {lost[0].kind} at {lost[0].where}"
+        raise Fault(FaultKind.INCOMPLETE_IMAGE, image.where, _with_loss(message, usable))
+    return usable
 
 
 def _usable_boxes(

@@ -12,8 +12,12 @@ class FaultKind(StrEnum):
     """A file, a line or an entry that is not of its format, or a photo with a damaged header."""
     MISSING_IMAGE = "missing_image"
     """A photo that is not there, or boxes on an image that the file does not list."""
+    AMBIGUOUS_IMAGE = "ambiguous_image"
+    """A name that several photos may be meant by, or one photo by several names."""
     DUPLICATE_IMAGE = "duplicate_image"
     UNKNOWN_CLASS = "unknown_class"
+    UNWANTED_CLASS = "unwanted_class"
+    """One that the given classes leave out."""
     NOT_FINITE = "not_finite"
     ZERO_AREA = "zero_area"
     OUTSIDE = "outside"
@@ -22,6 +26,15 @@ class FaultKind(StrEnum):
     """The same box of the same class again on the same image."""
     CLIPPED = "clipped"
     """More than a pixel beyond the image's edge: the part on the image is kept."""
+    INCOMPLETE_IMAGE = "incomplete_image"
+    """Some of its annotations could not be read, or none of them could be used."""
+
+
+COST_THE_IMAGE = frozenset({FaultKind.UNREADABLE, FaultKind.UNKNOWN_CLASS, FaultKind.NOT_FINITE})
+"""Of an annotation: something is on the image, and nobody knows what or where. Without it, the
+model would learn that nothing is there."""
+COST_THE_LAST_BOX = COST_THE_IMAGE | {FaultKind.ZERO_AREA, FaultKind.OUTSIDE}
+"""If no box is left after them, the image is none of which somebody said that nothing is on it."""
 
 
 class Fault(Exception):  # noqa: N818 - most are collected, and are no errors of the program
@@ -31,9 +44,14 @@ class Fault(Exception):  # noqa: N818 - most are collected, and are no errors of
     """
 
     def __init__(self, kind: FaultKind, where: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(_printable(message))
         self.kind = kind
-        self.where = where
+        self.where = _printable(where)
+
+
+def _printable(text: str) -> str:
+    """Names of files may be bytes that are no text, and JSON can write half a character."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager

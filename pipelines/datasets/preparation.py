@@ -1,8 +1,7 @@
 """From annotations of any format to a training table that holds nothing but what can be used."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Literal, get_args
+from dataclasses import dataclass, fields
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,16 +9,18 @@ import pyarrow.csv as pacsv
 
 from pipelines.datasets.annotations import Annotations
 from pipelines.datasets.checks import checked_table
-from pipelines.datasets.coco import parse_coco
-from pipelines.datasets.detections import read_detections
 from pipelines.datasets.faults import Fault
+from pipelines.datasets.files import why, write_file
+from pipelines.datasets.formats.coco_sources import read_coco_source
+from pipelines.datasets.formats.detections import read_detections
+from pipelines.datasets.formats.label_studio import read_label_studio
+from pipelines.datasets.formats.megadetector import read_megadetector
+from pipelines.datasets.formats.recognition import Format, recognise
+from pipelines.datasets.formats.voc import read_voc
+from pipelines.datasets.formats.yolo import read_yolo
 from pipelines.datasets.training_table import write_training_table
-from pipelines.datasets.voc import ANNOTATIONS, read_voc
-from pipelines.datasets.yolo import DATA_YAML, YAML_SUFFIXES, read_yolo
 from pipelines.errors import InputError
-from pipelines.storage import STORAGE_ERRORS, Folder, write_bytes
-
-Format = Literal["coco", "voc", "yolo", "detections"]
+from pipelines.storage import STORAGE_ERRORS
 
 FAULTS_NAMED = 5
 """In an error message."""
@@ -30,25 +31,33 @@ class PrepareConfig:
     """Which annotations to make a training table of."""
 
     source: str
-    """COCO: the .json file. VOC: the folder that holds Annotations/, ImageSets/ and JPEGImages/.
-    YOLO: the data.yaml or its folder. Detections: the table that jobs.label wrote. Each a local
-    path or s3://."""
+    """COCO: the .json file, or a folder as Roboflow, CVAT or COCO itself lay it. Label Studio and
+    MegaDetector: the .json file. VOC: the folder that holds Annotations/, ImageSets/ and
+    JPEGImages/, or one with XML files beside the photos. YOLO: the data.yaml, obj.data or
+    classes.txt, or its folder. Detections: the table that jobs.label wrote. Each a local path or
+    s3://."""
     output: str
     """The training table to write (.parquet), a local path or s3://."""
     format: Format | None = None
     """Default: the format is told from the source."""
     images: str = ""
-    """COCO: the folder or prefix that the file names are relative to."""
+    """COCO, VOC, YOLO, Label Studio, MegaDetector: the folder or prefix of the photos. Default:
+    they lie with the annotations."""
     split: str = ""
-    """VOC: a file of ImageSets/Main; default: all annotations. YOLO: train, val or test. Several
-    are joined: train,val."""
+    """COCO and YOLO: train, val or test, or what the source calls it; not needed if it has one.
+    VOC: a file of ImageSets/Main or a sub-folder; default: all annotations. Several are joined:
+    train,val."""
     classes: str = ""
-    """VOC: the class names in their order: RBC,WBC,Platelets. Default: all that the annotations
-    of all splits have, in alphabetical order."""
+    """VOC, Label Studio: the class names in their order: RBC,WBC,Platelets. Default: all that the
+    annotations of all splits have, in alphabetical order."""
     run: str = ""
     """Detections: default is the newest complete run."""
     min_score: float = 0.5
-    """Detections: those of a lower score are left out."""
+    """Boxes with a score (detections, MegaDetector, YOLO and COCO predictions): those of a lower
+    one are left out."""
+    keep_incomplete: bool = False
+    """Keep images of which some annotation could not be read, and teach the model that nothing is
+    there."""
     strict: bool = False
     """Write nothing if there is any fault, and exit with code 2."""
 
@@ -67,6 +76,8 @@ class Prepared:
     faults: Sequence[Fault]
     faults_uri: str
     """A CSV file of all of them, with their places."""
+    notes: Sequence[str]
+    """What a person should know about the annotations, and what is no fault."""
 
 
 def prepare(config: PrepareConfig) -> Prepared:
@@ -77,9 +88,12 @@ def prepare(config: PrepareConfig) -> Prepared:
             be written, or there are faults and the config is strict. Nothing is written then.
     """
     try:
-        table, faults = checked_table(_read(config))
+        annotations = _read(config).above(config.min_score)
+        table, faults = checked_table(annotations, keep_incomplete=config.keep_incomplete)
     except STORAGE_ERRORS as error:
-        raise InputError(f"source={config.source!r} cannot be read: {error}") from error
+        place = getattr(error, "filename", None)
+        reason = f"{place}: {why(error)}" if place else why(error)
+        raise InputError(f"source={config.source!r} cannot be read: {reason}") from error
     if config.strict and faults:
         raise InputError(
             f"{config.source} has {_named(faults)}: correct them, or leave them out of the table "
@@ -94,7 +108,7 @@ def prepare(config: PrepareConfig) -> Prepared:
     faults_uri = config.output.removesuffix(".parquet") + ".faults.csv"
     _write_faults(faults_uri, faults)
     write_training_table(config.output, table)
-    return Prepared(table, faults, faults_uri)
+    return Prepared(table, faults, faults_uri, annotations.notes)
 
 
 def _write_faults(uri: str, faults: Sequence[Fault]) -> None:
@@ -106,52 +120,38 @@ def _write_faults(uri: str, faults: Sequence[Fault]) -> None:
     schema = pa.schema([(name, pa.string()) for name in rows])
     sink = pa.BufferOutputStream()
     pacsv.write_csv(pa.table(rows, schema), sink)
-    write_bytes(uri, sink.getvalue().to_pybytes())
-
-
-def recognise(source: str) -> Format:
-    """The format of a source, from its name or from what it holds.
-
-    Raises:
-        InputError: it is none of them.
-    """
-    if source.endswith(".json"):
-        return "coco"
-    folder = Folder(source)
-    if source.endswith(YAML_SUFFIXES) or folder.exists(DATA_YAML):
-        return "yolo"
-    if folder.list(ANNOTATIONS):
-        return "voc"
-    if folder.list("runs"):
-        return "detections"
-    raise InputError(
-        f"source={source!r} is none of COCO (a .json file), VOC (a folder with {ANNOTATIONS}/), "
-        f"YOLO ({DATA_YAML} or its folder) and a table of jobs.label (a folder with runs/): "
-        f"is the path right? --format {'|'.join(get_args(Format))} skips this look"
-    )
+    write_file(uri, sink.getvalue().to_pybytes())
 
 
 _FLAGS: dict[Format, set[str]] = {
-    "coco": {"images"},
-    "voc": {"split", "classes"},
-    "yolo": {"split"},
+    "coco": {"images", "split", "min_score"},
+    "voc": {"images", "split", "classes"},
+    "yolo": {"images", "split", "min_score"},
+    "label_studio": {"images", "classes"},
+    "megadetector": {"images", "min_score"},
     "detections": {"run", "min_score"},
 }
 """Those that only some formats have a use for."""
 
 
 def _read(config: PrepareConfig) -> Annotations:
-    source_format = config.format or recognise(config.source)
+    source, images = config.source, config.images
+    splits, classes = _listed(config.split), _listed(config.classes)
+    source_format = config.format or recognise(source)
     _refuse_idle_flags(config, source_format)
     match source_format:
         case "coco":
-            return _read_coco(config.source, config.images)
+            return read_coco_source(source, images, splits)
         case "voc":
-            return read_voc(config.source, _listed(config.split), _listed(config.classes))
+            return read_voc(source, splits, classes, images)
         case "yolo":
-            return _read_yolo(config.source, _listed(config.split))
+            return read_yolo(source, splits, images)
+        case "label_studio":
+            return read_label_studio(source, images, classes)
+        case "megadetector":
+            return read_megadetector(source, images)
         case "detections":
-            return read_detections(config.source, config.run, config.min_score)
+            return read_detections(source, config.run, config.min_score)
 
 
 def _refuse_idle_flags(config: PrepareConfig, source_format: Format) -> None:
@@ -163,22 +163,6 @@ def _refuse_idle_flags(config: PrepareConfig, source_format: Format) -> None:
                 f"--{field.name} is for {' and '.join(users)}, and {config.source} is read as "
                 f"{source_format}: leave it out"
             )
-
-
-def _read_coco(source: str, images: str) -> Annotations:
-    if not images:
-        raise InputError("COCO annotations need --images, the folder of their photos")
-    folder = Folder(images)
-    photo_uris = {folder.uri_of(name) for name in folder.list()}
-    if not photo_uris:
-        raise InputError(f"images={images!r} holds no photos: give the folder of the photos")
-    return replace(parse_coco(source, images), photo_uris=photo_uris)
-
-
-def _read_yolo(source: str, splits: Sequence[str]) -> Annotations:
-    if not splits:
-        raise InputError("YOLO annotations need --split: train, val or test")
-    return read_yolo(source, splits)
 
 
 def _listed(names: str) -> list[str]:

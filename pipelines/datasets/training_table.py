@@ -7,8 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.datasets.files import read_file, why
 from pipelines.errors import InputError
-from pipelines.storage import STORAGE_ERRORS, folder_and_name, read_bytes
+from pipelines.storage import STORAGE_ERRORS, folder_and_name
 from pipelines.tables import CLASS_NAMES_KEY, TRAINING
 
 
@@ -35,7 +36,7 @@ def write_training_table(uri: str, table: pa.Table) -> None:
     try:
         folder.write_table(name, table)
     except STORAGE_ERRORS as error:
-        raise InputError(f"{uri} cannot be written: {error}") from error
+        raise InputError(f"{uri} cannot be written: {why(error)}") from error
 
 
 def read_training_table(uri: str) -> tuple[pa.Table, list[str]]:
@@ -44,7 +45,7 @@ def read_training_table(uri: str) -> tuple[pa.Table, list[str]]:
     Raises:
         InputError: the file cannot be read, or lacks columns or class names.
     """
-    data = read_bytes(uri)
+    data = read_file(uri)
     try:
         table = pq.read_table(pa.BufferReader(data))
     except pa.ArrowException as error:
@@ -53,7 +54,7 @@ def read_training_table(uri: str) -> tuple[pa.Table, list[str]]:
     if missing:
         raise InputError(
             f"{uri} is not a training table, for it has no column {', '.join(missing)}: "
-            "python -m jobs.prepare makes one of COCO, VOC and YOLO annotations and of detections"
+            "python -m jobs.prepare makes one of annotations and of detections"
         )
     if CLASS_NAMES_KEY not in (table.schema.metadata or {}):
         raise InputError(

@@ -6,6 +6,7 @@ import torch
 
 from benchmarks import bench_loss
 from benchmarks.loop_loss import loop_assign, loop_loss
+from benchmarks.memory import in_own_process
 from yolox_core import OFFICIAL_RULE, YOLOXLoss, anchor_points, simota_assign
 from yolox_core.anchors import decode_boxes, flatten_levels
 
@@ -62,15 +63,27 @@ def test_the_loop_waits_for_the_device_and_ours_does_not() -> None:
     assert ours["host_syncs"] == 0
 
 
+def test_a_crowd_takes_less_than_half_a_gigabyte(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Threads wait for each other where others want the cores too.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    cpu = torch.device("cpu")
+    measured = in_own_process(bench_loss.time_crowd, *bench_loss.CROWD, 640, cpu, repeats=1)
+    assert measured["batch_size"] * measured["targets_per_image"] == 11_200
+    assert measured["anchor_points"] == 8_400
+    assert 45 < measured["peak_growth_mb"] < 500  # 45 is what its gradients take
+
+
 def test_the_benchmark_prints_what_it_promises(capsys, monkeypatch) -> None:
     flags = ["--device", "cpu", "--batch_sizes", "1", "--input_size", "64", "--repeats", "1"]
     monkeypatch.setattr(sys, "argv", ["bench_loss", *flags])
     bench_loss.main()
     report = json.loads(capsys.readouterr().out)
-    assert report.keys() == {"machine", "goals", "loss", "training_step"}
+    assert report.keys() == {"machine", "goals", "loss", "crowd", "training_step"}
     assert report["machine"].keys() >= {"cpu", "cores", "device", "torch", "date"}
     (loss,) = report["loss"]
     assert loss["assignments_identical"]
     assert loss["ours"].keys() == {"milliseconds", "aten_ops", "host_syncs"}
     assert loss["ratio"] > 0
+    assert report["crowd"]["seconds"] > 0
+    assert report["crowd"]["peak_growth_mb"] > 0
     assert report["training_step"]["loss_share"] > 0

@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = str(Path(sys.executable).with_name("yolox-ray"))
 JOBS = [
     "demo",
+    "diff",
     "evaluate",
+    "export",
+    "export-model",
     "label",
     "prepare",
     "query",

@@ -108,6 +108,34 @@ def test_detections_of_enough_score_become_a_training_table(
     assert f"{kept} boxes and 0 crowds; 0 faults: {output}" in capsys.readouterr().out
 
 
+def test_it_says_what_is_no_fault_and_still_worth_knowing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    low = annotation([5, 6, 7, 8]) | {"score": 0.3}
+    flags = write_coco(Folder(str(tmp_path)), annotation([1, 2, 3, 4]), low)
+    run(monkeypatch, *flags)
+    printed = capsys.readouterr().out
+    assert "note: 1 boxes have a score: 1 below --min_score 0.5 left out\n" in printed
+    assert "1 boxes and 0 crowds; 0 faults: " in printed
+    run(monkeypatch, *flags, "--min_score", "0.2", "--strict")  # which is about faults
+    assert "2 boxes and 0 crowds; 0 faults: " in capsys.readouterr().out
+
+
+def test_an_image_goes_with_an_annotation_that_cannot_be_read_unless_it_shall_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = annotation([5, 6, 7])
+    other = annotation([1, 2, 3, 4]) | {"image_id": 2}
+    flags = write_coco(Folder(str(tmp_path)), annotation([1, 2, 3, 4]), broken, other)
+    run(monkeypatch, *flags)
+    printed = capsys.readouterr().out
+    assert "incomplete_image: 1, left out" in printed
+    assert "1 images, 0 of them without boxes; 1 boxes and 0 crowds; 2 faults: " in printed
+    run(monkeypatch, *flags, "--keep_incomplete")
+    printed = capsys.readouterr().out
+    assert "2 images, 0 of them without boxes; 2 boxes and 0 crowds; 1 faults: " in printed
+
+
 def test_strict_exits_with_2_names_the_fault_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,6 +51,21 @@ def test_terms_and_gradients_are_those_of_the_reference(case: str, mode: str, go
         torch.testing.assert_close(output.grad, expected, atol=tolerance, rtol=1e-4)
 
 
+@pytest.mark.parametrize("rule", ["official", "yolox_pytorch"])
+def test_terms_and_gradients_of_a_crowd_in_pieces_are_those_in_one(
+    rule: Rule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = [torch.randn_like(output).requires_grad_() for output in raw_outputs(batch=2)]
+    targets = torch.rand(2, 30, 5) * torch.tensor([0, 64, 64, 30, 30])
+    in_one = YOLOXLoss(3, rule)(raw, targets, use_l1=True)
+    monkeypatch.setattr("yolox_core.simota.MOST_BYTES_OF_A_PIECE", 1)
+    in_pieces = YOLOXLoss(3, rule)(raw, targets, use_l1=True)
+    assert in_one["num_foreground"] > 0
+    assert all(in_pieces[name].equal(term) for name, term in in_one.items())
+    gradients = (torch.autograd.grad(losses["total"], raw) for losses in (in_pieces, in_one))
+    assert all(ours.equal(expected) for ours, expected in zip(*gradients, strict=True))
+
+
 def test_total_is_the_sum_of_the_four_terms() -> None:
     losses = YOLOXLoss(3)(raw_outputs(0.5), one_target(), use_l1=True)
     terms = sum(losses[name] for name in ("iou", "objectness", "class", "l1"))

@@ -1,11 +1,12 @@
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from yolox_core import (
     OFFICIAL_RULE,
@@ -147,6 +148,43 @@ def test_matches_are_those_of_a_plain_loop(scale: float, rule: AssignmentRule) -
     found = simota_assign(*p, targets, rule)
     for image in range(3):
         assert rows_of(found, image) == plain_loop(p, image, targets[image], rule)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("size_bytes", [1, 20_000])  # a target at a time, and a few
+def test_a_crowd_in_pieces_is_matched_as_in_one(
+    size_bytes: int, rule: AssignmentRule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p, targets = random_predictions(batch=3), random_targets(0, 7, 40)
+    targets[2, 20:] = targets[2, :20].clone()  # equals in other pieces, of which the first wins
+    in_one = simota_assign(*p, targets, rule)
+    monkeypatch.setattr("yolox_core.simota.MOST_BYTES_OF_A_PIECE", size_bytes)
+    for in_pieces, expected in zip(simota_assign(*p, targets, rule), in_one, strict=True):
+        assert in_pieces.equal(expected)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the bytes of the largest tensor that any operation gives."""
+
+    size_bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.size_bytes = max(self.size_bytes, result.nbytes)
+        return result
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_crowds_pairs_are_never_held_all_at_once(
+    rule: AssignmentRule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p, targets = random_predictions(), random_targets(150)  # 50,400 pairs, 201,600 bytes
+    monkeypatch.setattr("yolox_core.simota.MOST_BYTES_OF_A_PIECE", 40_000)
+    with LargestTensor() as largest:
+        simota_assign(*p, targets, rule)
+    # Keys of 8 bytes, x and y side by side; the cells around each target are some 90,000.
+    assert 60_000 < largest.size_bytes < 100_000
 
 
 def test_images_of_a_batch_do_not_know_each_other() -> None:

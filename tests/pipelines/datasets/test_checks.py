@@ -1,3 +1,5 @@
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -5,7 +7,7 @@ import pytest
 
 from pipelines.datasets.annotations import AnnotatedBox, AnnotatedImage, Annotations, Corners
 from pipelines.datasets.checks import checked_table
-from pipelines.datasets.faults import FaultKind
+from pipelines.datasets.faults import Fault, FaultKind
 from pipelines.storage.folder import Folder
 
 MakePhoto = Callable[..., bytes]
@@ -41,7 +43,7 @@ def of_photo(uri: str, width: int = 0, height: int = 0) -> Annotations:
 def test_a_box_is_kept_clipped_or_left_out_by_where_it_lies(
     corners: Corners, kept: list[list[float]], kinds: list[FaultKind]
 ) -> None:
-    table, faults = checked_table(annotations(corners))
+    table, faults = checked_table(annotations(corners), keep_incomplete=True)
     assert table["boxes"].to_pylist() == [kept]
     assert [(fault.kind, fault.where) for fault in faults] == [(kind, "a.txt:1") for kind in kinds]
 
@@ -67,6 +69,60 @@ def test_an_unknown_size_is_that_of_the_photo_as_it_is_looked_at(
     size = (table["width"][0].as_py(), table["height"][0].as_py())
     assert size == ((80, 100) if orientation >= 5 else (100, 80))
     assert faults == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(-100, 80), (0, 80), (100, 2**31)])
+def test_a_size_that_no_photo_has_is_read_from_the_photo(
+    tmp_path: Path, make_photo: MakePhoto, width: int, height: int
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(make_photo(100, 80))
+    table, faults = checked_table(of_photo(f"{tmp_path}/a.jpg", width, height))
+    assert (table["width"].to_pylist(), table["height"].to_pylist(), faults) == ([100], [80], [])
+
+
+def test_a_photo_whose_name_is_no_text_is_left_out_and_named(tmp_path: Path) -> None:
+    uri = os.fsdecode(os.fsencode(tmp_path) + "/狗.jpg".encode("gbk"))
+    table, (fault,) = checked_table(of_photo(uri, width=100, height=80))
+    assert (len(table), fault.kind) == (0, FaultKind.UNREADABLE)
+    assert r"\udcb9\udcb7.jpg is no UTF-8 text: rename the photo" in str(fault)
+    assert fault.where == str(tmp_path / r"\udcb9\udcb7.jpg")
+
+
+def lost_box(kind: FaultKind) -> Annotations:
+    """An image with a box, and another annotation that no box could be made of."""
+    fault = Fault(kind, "a.txt:2", "something")
+    box = AnnotatedBox(0, (1, 2, 3, 4), "a.txt:1")
+    image = AnnotatedImage("s3://bucket/a.jpg", "list.txt:1", [box], 100, 80, [fault])
+    return Annotations(class_names=["cat"], images=[image], faults=[])
+
+
+@pytest.mark.parametrize(
+    "kind", [FaultKind.UNREADABLE, FaultKind.UNKNOWN_CLASS, FaultKind.NOT_FINITE]
+)
+def test_an_image_of_which_an_annotation_could_not_be_read_is_left_out(kind: FaultKind) -> None:
+    table, (fault, loss) = checked_table(lost_box(kind))
+    assert (len(table), fault.kind) == (0, kind)
+    assert (loss.kind, loss.where) == (FaultKind.INCOMPLETE_IMAGE, "list.txt:1")
+    assert str(loss) == f"s3://bucket/a.jpg: {kind} at a.txt:2; boxes dropped with it: 1"
+
+
+def test_an_image_is_kept_incomplete_if_that_is_asked_for() -> None:
+    table, (fault,) = checked_table(lost_box(FaultKind.UNREADABLE), keep_incomplete=True)
+    assert (table["boxes"].to_pylist(), fault.where) == ([[[1, 2, 3, 4]]], "a.txt:2")
+
+
+@pytest.mark.parametrize("kind", [FaultKind.ZERO_AREA, FaultKind.UNWANTED_CLASS])
+def test_an_image_keeps_the_boxes_beside_one_that_shows_nothing_or_is_not_wanted(
+    kind: FaultKind,
+) -> None:
+    table, _ = checked_table(lost_box(kind))
+    assert table["boxes"].to_pylist() == [[[1, 2, 3, 4]]]
+
+
+@pytest.mark.parametrize("corners", [(10, 10, 10, 20), (500, 10, 520, 20), (math.nan, 1, 2, 3)])
+def test_an_image_without_a_box_that_can_be_used_is_none_without_objects(corners: Corners) -> None:
+    table, (_, loss) = checked_table(annotations(corners))
+    assert (len(table), loss.kind) == (0, FaultKind.INCOMPLETE_IMAGE)
 
 
 def test_a_photo_of_known_size_is_not_read() -> None:

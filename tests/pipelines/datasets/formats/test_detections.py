@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.datasets.checks import checked_table
-from pipelines.datasets.detections import read_detections
+from pipelines.datasets.formats.detections import read_detections
 from pipelines.errors import InputError
 from pipelines.evaluation.coco import evaluate
 from pipelines.storage.folder import Folder

@@ -5,7 +5,7 @@ import pytest
 
 from pipelines.datasets.checks import checked_table
 from pipelines.datasets.faults import FaultKind
-from pipelines.datasets.yolo import read_yolo
+from pipelines.datasets.formats.yolo import read_yolo
 from pipelines.errors import InputError
 from pipelines.storage.folder import Folder
 
@@ -32,7 +32,7 @@ def photos_of(yolo: Folder, *splits: str) -> list[str]:
 
 def faults_of(yolo: Folder, labels: str) -> list[tuple[FaultKind, str]]:
     yolo.write("labels/train/a.txt", labels.encode())
-    _, faults = checked_table(read_yolo(yolo.uri, ["train"]))
+    _, faults = checked_table(read_yolo(yolo.uri, ["train"]), keep_incomplete=True)
     return [(fault.kind, fault.where.removeprefix(f"{yolo.uri}/")) for fault in faults]
 
 
@@ -50,9 +50,14 @@ def test_centres_and_sides_in_shares_become_corners_in_pixels(yolo: Folder) -> N
     assert faults == []
 
 
-def test_a_photo_without_a_label_file_has_no_boxes(yolo: Folder) -> None:
-    table, _ = checked_table(read_yolo(yolo.uri, ["train"]))
+def test_a_photo_without_a_label_file_has_no_boxes_and_is_counted(yolo: Folder) -> None:
+    annotations = read_yolo(yolo.uri, ["train"])
+    table, _ = checked_table(annotations)
     assert table["boxes"].to_pylist()[1] == []
+    assert annotations.notes == [
+        "1 of 2 photos have no label file: "
+        "to Ultralytics, whose data.yaml this is, nothing is on them"
+    ]
 
 
 def test_shares_are_those_of_the_photo_as_it_is_looked_at(
@@ -85,7 +90,8 @@ def test_a_polygon_becomes_its_bounding_box(yolo: Folder) -> None:
         ("0 0.95 0.5 0.2 0.2", FaultKind.CLIPPED),
         ("1 0.5 0.5 0.2 0.25", FaultKind.DUPLICATE_BOX),
         ("0 0.5 0.5 0.2", FaultKind.UNREADABLE),
-        ("0 0.5 0.5 0.2 0.2 0.9", FaultKind.UNREADABLE),
+        ("0 0.5 0.5 0.2 0.2 7", FaultKind.UNREADABLE),  # a track's number is no score
+        ("0 0.4 0.4 2 0.5 0.5 2 0.6 0.6 0.5", FaultKind.UNREADABLE),  # keypoints are no polygon
         ("cat 0.5 0.5 0.2 0.2", FaultKind.UNREADABLE),
         ("\xff", FaultKind.UNREADABLE),
     ],
@@ -200,7 +206,7 @@ def test_names_stay_as_written_and_numbers_become_contiguous(
         ("val: images/val\nnames: [cat]", r"split='train'.*\['val'\]"),
         ("train: pictures\nnames: [cat]", "no photos at .*/pictures: correct"),
         ("train:\nnames: [cat]", "split='train'"),
-        ("train: images/train\nnames: [cat]\nkpt_shape: [17, 3]", "keypoints"),
+        ("train: images/train\nnames: [cat]\nkpt_shape: 17", "kpt_shape='17'.*how many"),
         ("train: !!python/object/apply:os.getcwd []\nnames: [cat]", "split='train'"),
     ],
 )
@@ -210,3 +216,143 @@ def test_a_data_yaml_that_cannot_be_used_is_refused_by_name(
     yolo.write("data.yaml", text.encode())
     with pytest.raises(InputError, match=named):
         read_yolo(yolo.uri, ["train"])
+
+
+@pytest.mark.parametrize(
+    ("line", "box", "score"),
+    [
+        ("1 0.5 0.5 0.2 0.25 0.9", [40, 30, 60, 50], 0.9),
+        ("1 0.4 0.4 0.6 0.4 0.6 0.6 0.9", [40, 32, 60, 48], 0.9),
+        ("1 0.4 0.4 0.6 0.4 0.6 0.6 0.4 0.6 1", [40, 32, 60, 48], 1),
+        ("1 0.4 0.4 0.6 0.4 0.6 0.6", [40, 32, 60, 48], None),
+    ],
+)
+def test_a_number_more_is_the_score_of_a_prediction(
+    yolo: Folder, line: str, box: list[float], score: float | None
+) -> None:
+    yolo.write("labels/train/a.txt", line.encode())
+    annotations = read_yolo(yolo.uri, ["train"])
+    assert annotations.images[0].boxes[0].score == score
+    table, faults = checked_table(annotations)
+    assert (table["boxes"].to_pylist()[0], faults) == ([pytest.approx(box)], [])
+
+
+@pytest.mark.parametrize(
+    ("shape", "keypoints"),
+    [
+        ("[2, 3]", "0.4 0.4 2 0.5 0.5 0"),
+        ("[3, 2]", "0.4 0.4 0.5 0.5 0.6 0.6"),
+        ("[2, 3]", "0.4 0.4 2 0.5 0.5 0 0.9"),  # with a score
+        ("[2, 3]", ""),
+    ],
+)
+def test_of_a_pose_the_box_is_read(yolo: Folder, shape: str, keypoints: str) -> None:
+    yolo.write("data.yaml", f"{DATA_YAML}kpt_shape: {shape}\n".encode())
+    yolo.write("labels/train/a.txt", f"1 0.5 0.5 0.2 0.25 {keypoints}".encode())
+    annotations = read_yolo(yolo.uri, ["train"])
+    table, faults = checked_table(annotations)
+    assert (table["boxes"].to_pylist()[0], faults) == ([[40, 30, 60, 50]], [])
+    points = int(shape[1])
+    assert annotations.notes[-1] == f"{points} keypoints of 1 boxes were not read"
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("9 0.5 0.5 0.2 0.2", FaultKind.UNKNOWN_CLASS),
+        ("cat 0.5 0.5 0.2 0.2", FaultKind.UNREADABLE),
+        ("0 0.5 0.5 0.2", FaultKind.UNREADABLE),
+        ("0 nan 0.5 0.2 0.2", FaultKind.NOT_FINITE),
+    ],
+)
+def test_a_photo_goes_with_a_line_that_cannot_be_read(
+    yolo: Folder, line: str, kind: FaultKind
+) -> None:
+    yolo.write("labels/train/a.txt", f"1 0.5 0.5 0.2 0.25\n{line}\n".encode())
+    table, faults = checked_table(read_yolo(yolo.uri, ["train"]))
+    assert table["image_uri"].to_pylist() == [f"{yolo.uri}/images/train/b.jpg"]
+    assert [fault.kind for fault in faults] == [kind, FaultKind.INCOMPLETE_IMAGE]
+
+
+def test_photos_whose_labels_are_pixels_are_none_without_objects(yolo: Folder) -> None:
+    yolo.write("labels/train/a.txt", b"1 50 40 20 20\n")
+    table, faults = checked_table(read_yolo(yolo.uri, ["train"]))
+    assert table["image_uri"].to_pylist() == [f"{yolo.uri}/images/train/b.jpg"]
+    assert [fault.kind for fault in faults] == [FaultKind.OUTSIDE, FaultKind.INCOMPLETE_IMAGE]
+
+
+def test_a_label_file_of_windows_is_read(yolo: Folder) -> None:
+    for encoding in ("utf-8-sig", "utf-16"):
+        yolo.write("labels/train/a.txt", "1 0.5 0.5 0.2 0.25\r\n".encode(encoding))
+        table, faults = checked_table(read_yolo(yolo.uri, ["train"]))
+        assert (table["class_ids"].to_pylist()[0], faults) == ([1], [])
+
+
+def test_labels_beside_photos_in_a_folder_called_images_are_found(yolo: Folder) -> None:
+    yolo.write("images/train/b.txt", b"0 0.5 0.5 0.2 0.25\n")
+    table, faults = checked_table(read_yolo(yolo.uri, ["train"]))
+    assert (table["class_ids"].to_pylist(), faults) == ([[1], [0]], [])
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        r"path: C:\Users\bob\data" "\n" r"train: images\train",
+        r"train: C:\Users\bob\data\images\train",
+        "train: /home/bob/data/images/train",
+        "path: /home/bob/data\ntrain: images/train",
+    ],
+)
+def test_folders_of_another_machine_are_found_by_their_tail_and_that_is_said(
+    yolo: Folder, where: str
+) -> None:
+    yolo.write("data.yaml", f"{where}\nnames: [cat, dog]\n".encode())
+    assert photos_of(yolo) == ["images/train/a.jpg", "images/train/b.jpg"]
+    note = read_yolo(yolo.uri, ["train"]).notes[0]
+    assert note.startswith(f"train: 2 photos were found at {yolo.uri}/images/train, not at ")
+
+
+def test_a_folder_images_alone_is_nobody_s_tail(yolo: Folder) -> None:
+    yolo.write("data.yaml", b"train: /home/bob/val/images\nnames: [cat, dog]\n")
+    with pytest.raises(InputError, match="there are no photos at /home/bob/val/images or"):
+        read_yolo(yolo.uri, ["train"])
+
+
+def test_a_list_of_another_machine_names_photos_by_their_tail_and_that_is_said(
+    yolo: Folder,
+) -> None:
+    lines = r"C:\bob\images\train\a.jpg" "\n/home/bob/images/val/c.jpg\n/home/bob/lost.jpg\n"
+    yolo.write("train.txt", lines.encode())
+    yolo.write("data.yaml", b"train: train.txt\nnames: [cat, dog]\n")
+    annotations = read_yolo(yolo.uri, ["train"])
+    table, (fault,) = checked_table(annotations)
+    assert [uri.rpartition("/")[2] for uri in table["image_uri"].to_pylist()] == ["a.jpg", "c.jpg"]
+    assert table["class_ids"].to_pylist() == [[1], []]
+    assert (fault.kind, fault.where) == (FaultKind.MISSING_IMAGE, f"{yolo.uri}/train.txt:3")
+    assert "it is not there" in str(fault)
+    assert annotations.notes[0].startswith("2 of 2 photos were found by the tail of their name")
+
+
+def test_a_photo_that_a_list_names_in_full_is_that_one_and_none_of_the_same_tail(
+    yolo: Folder, tmp_path_factory: pytest.TempPathFactory, make_photo: MakePhoto
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "a.jpg"
+    elsewhere.write_bytes(make_photo())
+    yolo.write("a.jpg", make_photo())
+    yolo.write("train.txt", f"{elsewhere}\n".encode())
+    yolo.write("data.yaml", b"train: train.txt\nnames: [cat, dog]\n")
+    assert read_yolo(yolo.uri, ["train"]).images[0].uri == str(elsewhere)
+
+
+def test_a_list_that_is_no_utf_8_is_refused_by_its_line(yolo: Folder) -> None:
+    yolo.write("train.txt", "images/train/a.jpg\nimages/狗.jpg\n".encode("gbk"))
+    yolo.write("data.yaml", b"train: train.txt\nnames: [cat, dog]\n")
+    with pytest.raises(InputError, match=r"train\.txt:2 is not UTF-8 text: save the file again"):
+        read_yolo(yolo.uri, ["train"])
+
+
+def test_the_only_split_needs_no_name_and_of_several_one_has_to_be_named(yolo: Folder) -> None:
+    with pytest.raises(InputError, match=r"has the splits \['train', 'val'\]: name one"):
+        read_yolo(yolo.uri, [])
+    yolo.write("data.yaml", b"train: images/train\nnames: [cat, dog]\n")
+    assert len(read_yolo(yolo.uri, []).images) == 2

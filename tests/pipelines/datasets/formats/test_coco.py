@@ -6,8 +6,8 @@ import pytest
 
 from pipelines.datasets import class_names_of, read_coco
 from pipelines.datasets.checks import checked_table
-from pipelines.datasets.coco import parse_coco
 from pipelines.datasets.faults import FaultKind
+from pipelines.datasets.formats.coco import parse_coco
 from pipelines.errors import InputError
 
 CAT: dict[str, Any] = {"id": 40, "file_name": "cat.jpg", "width": 100, "height": 80}
@@ -31,7 +31,8 @@ def written(folder: Path, coco: object) -> str:
 def faults_of(folder: Path, **changes: Any) -> list[tuple[FaultKind, str]]:
     """(kind, where) of what is wrong with COCO, so changed."""
     uri = written(folder, COCO | changes)
-    _, faults = checked_table(parse_coco(uri, "s3://bucket/photos"))
+    annotations = parse_coco(uri, "s3://bucket/photos")
+    _, faults = checked_table(annotations, keep_incomplete=True)
     return [(fault.kind, fault.where.removeprefix(f"{uri}: ")) for fault in faults]
 
 
@@ -131,3 +132,118 @@ def test_an_image_that_is_listed_twice_or_not_readable_is_named(
     tmp_path: Path, image: object, expected: tuple[FaultKind, str]
 ) -> None:
     assert faults_of(tmp_path, images=[CAT, image]) == [expected]
+
+
+POLYGON = [[10, 20, 40, 20, 40, 60]]
+MASK = {"size": [80, 100], "counts": [10 * 80 + 20, 40, 80 * 89 + 20]}  # column 10, rows 20 to 60
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "box"),
+    [(POLYGON, [10, 20, 40, 60]), (MASK, [10, 20, 11, 60])],
+)
+@pytest.mark.parametrize("without", [{}, {"bbox": None}, {"bbox": []}])
+def test_an_annotation_without_a_box_has_that_around_its_segmentation(
+    tmp_path: Path, segmentation: Any, box: list[float], without: dict[str, Any]
+) -> None:
+    bare = {"id": 5, "image_id": 40, "category_id": 17, "segmentation": segmentation}
+    table = read_coco(written(tmp_path, COCO | {"annotations": [bare | without]}), "photos")
+    assert table["boxes"].to_pylist() == [[box], []]
+
+
+def test_a_box_that_is_given_counts_and_not_its_segmentation(tmp_path: Path) -> None:
+    both = BOX | {"segmentation": POLYGON}
+    table = read_coco(written(tmp_path, COCO | {"annotations": [both]}), "photos")
+    assert table["boxes"].to_pylist() == [[[1, 2, 4, 6]], []]
+
+
+@pytest.mark.parametrize(
+    ("broken", "named"),
+    [
+        ({"category_id": 1}, "there is no category 1"),
+        ({"bbox": None}, "neither a bbox nor a polygon"),
+        ({"bbox": [1, 2, 3]}, "not enough values"),
+        ({"bbox": [float("nan"), 2, 3, 4]}, "box nan"),
+        ({"score": 7}, "7 is no score between 0 and 1"),
+    ],
+)
+def test_an_image_goes_with_an_annotation_that_cannot_be_read(
+    tmp_path: Path, broken: dict[str, Any], named: str
+) -> None:
+    uri = written(tmp_path, COCO | {"annotations": [BOX, BOX | {"id": 6} | broken]})
+    table, (fault, loss) = checked_table(parse_coco(uri, "s3://bucket/photos"))
+    assert table["image_uri"].to_pylist() == ["s3://bucket/photos/sub/nothing.jpg"]
+    assert named in str(fault)
+    assert (loss.kind, loss.where) == (FaultKind.INCOMPLETE_IMAGE, f"{uri}: image 40")
+    assert str(loss).endswith(f"{fault.kind} at {fault.where}; boxes dropped with it: 1")
+
+
+def test_a_box_without_area_costs_its_image_only_if_it_is_the_last(tmp_path: Path) -> None:
+    flat = BOX | {"id": 6, "bbox": [1, 2, 0, 4]}
+    for boxes, images in (([BOX, flat], 2), ([flat], 1)):
+        uri = written(tmp_path, COCO | {"annotations": boxes})
+        table, _ = checked_table(parse_coco(uri, "s3://bucket/photos"))
+        assert len(table) == images
+
+
+def test_predictions_below_the_score_are_left_out_and_counted(tmp_path: Path) -> None:
+    boxes = [BOX, BOX | {"score": 0.4, "category_id": 90}, BOX | {"score": 0.6, "category_id": 90}]
+    read = parse_coco(written(tmp_path, COCO | {"annotations": boxes}), "photos").above(0.5)
+    assert [box.score for box in read.images[0].boxes] == [None, 0.6]
+    assert read.notes == ["2 boxes have a score: 1 below --min_score 0.5 left out"]
+
+
+def test_file_names_of_another_machine_are_found_by_their_tail(tmp_path: Path) -> None:
+    images = [CAT | {"file_name": r"C:\data\cam1\cat.jpg"}, {"id": 7, "file_name": "/x/lost.jpg"}]
+    uri = written(tmp_path, COCO | {"images": images, "annotations": [BOX]})
+    read = parse_coco(uri, "s3://bucket/photos", ["cam1/cat.jpg", "cam2/cat.jpg"])
+    table, (fault,) = checked_table(read)
+    assert table["image_uri"].to_pylist() == ["s3://bucket/photos/cam1/cat.jpg"]
+    assert (fault.kind, fault.where) == (FaultKind.MISSING_IMAGE, f"{uri}: image 7")
+    assert read.notes == [
+        r"1 of 1 photos were found by the tail of their name: C:\data\cam1\cat.jpg is cam1/cat.jpg"
+    ]
+
+
+def test_a_file_name_that_several_photos_have_costs_its_image(tmp_path: Path) -> None:
+    uri = written(tmp_path, COCO | {"images": [CAT], "annotations": [BOX]})
+    table, faults = checked_table(parse_coco(uri, "photos", ["cam1/cat.jpg", "cam2/cat.jpg"]))
+    assert len(table) == 0
+    assert faults[0].kind is FaultKind.AMBIGUOUS_IMAGE
+    assert "may be any of cam1/cat.jpg, cam2/cat.jpg" in str(faults[0])
+
+
+ROBOFLOW: dict[str, Any] = COCO | {
+    "categories": [
+        {"id": 0, "name": "animals", "supercategory": "none"},
+        {"id": 17, "name": "cat", "supercategory": "animals"},
+        {"id": 90, "name": "dog", "supercategory": "animals"},
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "class_names"),
+    [
+        ({}, ["cat", "dog"]),
+        ({"annotations": [BOX | {"category_id": 0}]}, ["animals", "cat", "dog"]),
+        ({"categories": ROBOFLOW["categories"][:1], "annotations": []}, ["animals"]),
+    ],
+)
+def test_a_category_above_all_others_is_a_class_only_if_it_has_boxes(
+    tmp_path: Path, changes: dict[str, Any], class_names: list[str]
+) -> None:
+    assert parse_coco(written(tmp_path, ROBOFLOW | changes), "photos").class_names == class_names
+
+
+def test_json_is_read_with_the_mark_of_windows_and_without_utf_8_is_refused_by_its_line(
+    tmp_path: Path,
+) -> None:
+    text = json.dumps(COCO).replace("cat.jpg", "狗.jpg").replace("}, {", "},\n{")
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "instances.json").write_text(text, encoding)
+        read = parse_coco(f"{tmp_path}/instances.json", "s3://bucket")
+        assert read.images[0].uri == "s3://bucket/狗.jpg"
+    (tmp_path / "instances.json").write_text(text, "gbk")
+    with pytest.raises(InputError, match=r"line 1 is not UTF-8 text, so save the file again"):
+        parse_coco(f"{tmp_path}/instances.json", "s3://bucket")

@@ -1,0 +1,6 @@
+"""Exports: rows of a table become files of other tools, with the photos or without."""
+
+import lazy_loader
+
+# A name is imported when it is asked for: who parses flags need not wait for torch or Ray.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
