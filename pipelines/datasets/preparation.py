@@ -55,6 +55,9 @@ class PrepareConfig:
     min_score: float = 0.5
     """Boxes with a score (detections, MegaDetector, YOLO and COCO predictions): those of a lower
     one are left out."""
+    corrections: str = ""
+    """Detections: the corrections.json of a review of the run. What people said of a photo wins
+    over what the model said, whatever --min_score; what they rejected is left out."""
     keep_incomplete: bool = False
     """Keep images of which some annotation could not be read, and teach the model that nothing is
     there."""
@@ -129,7 +132,7 @@ _FLAGS: dict[Format, set[str]] = {
     "yolo": {"images", "split", "min_score"},
     "label_studio": {"images", "classes"},
     "megadetector": {"images", "min_score"},
-    "detections": {"run", "min_score"},
+    "detections": {"run", "min_score", "corrections"},
 }
 """Those that only some formats have a use for."""
 
@@ -151,7 +154,7 @@ def _read(config: PrepareConfig) -> Annotations:
         case "megadetector":
             return read_megadetector(source, images)
         case "detections":
-            return read_detections(source, config.run, config.min_score)
+            return read_detections(source, config.run, config.min_score, config.corrections)
 
 
 def _refuse_idle_flags(config: PrepareConfig, source_format: Format) -> None:

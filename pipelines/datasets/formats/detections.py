@@ -1,12 +1,23 @@
 """What a run of jobs.label found, as annotations to correct and to train on."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import pyarrow.dataset as pads
 
 from pipelines.datasets.annotations import AnnotatedBox, AnnotatedImage, Annotations
+from pipelines.datasets.formats.corrections import (
+    Correction,
+    boxes_of,
+    check_corrections,
+    read_corrections,
+)
 from pipelines.tables import LABELLED, Views, query_run, read_rows, run_query
 
 
-def read_detections(table_uri: str, run: str, min_score: float) -> Annotations:
+def read_detections(
+    table_uri: str, run: str, min_score: float, corrections: str = ""
+) -> Annotations:
     """The labelled images of one run and its detections of at least `min_score`.
 
     An image without such detections stays as one without boxes. The classes are those of all
@@ -15,19 +26,53 @@ def read_detections(table_uri: str, run: str, min_score: float) -> Annotations:
 
     Args:
         run: its name, or "" for the newest complete one.
+        corrections: what a review of the run saved, or "". A photo that somebody rejected is left
+            out; one that was accepted or corrected has the boxes that it was left with, whatever
+            their score.
 
     Raises:
-        InputError: there is no such table or run, or it cannot be read.
+        InputError: there is no such table or run, it cannot be read, or the corrections do not fit
+            it.
     """
-    return query_run(table_uri, run, lambda views: _read(views, min_score))
+    decided = read_corrections(corrections) if corrections else {}
+    found = query_run(table_uri, run, lambda views: _read(views, min_score, corrections, decided))
+    return _corrected(found, decided, corrections) if decided else found
 
 
-def _read(views: Views, min_score: float) -> Annotations:
+def _corrected(
+    found: Annotations, decided: Mapping[str, Correction], corrections: str
+) -> Annotations:
+    """What people said wins over what the model said."""
+    names, images = found.class_names, []
+    for image in found.images:
+        correction = decided.get(image.uri)
+        if correction is None:
+            images.append(image)
+        elif not correction.is_rejected:
+            images.append(replace(image, boxes=boxes_of(correction, names, corrections)))
+    rejected = sum(correction.is_rejected for correction in decided.values())
+    note = (
+        f"{len(decided):,} photos as people corrected them in {corrections}, {rejected:,} of them "
+        "rejected and left out"
+    )
+    return replace(found, images=images, notes=[*found.notes, note])
+
+
+def _read(
+    views: Views, min_score: float, corrections: str, decided: Mapping[str, Correction]
+) -> Annotations:
     classes = run_query(
         views, "SELECT DISTINCT class_id, class_name FROM detections ORDER BY class_id"
     ).to_pylist()
     class_ids = {row["class_id"]: index for index, row in enumerate(classes)}
     labelled = read_rows(views.images, _IMAGE, pads.field("status") == LABELLED).to_pylist()
+    check_corrections(
+        corrections,
+        decided.values(),
+        {row["image_uri"]: row for row in labelled},
+        views.runs["run"][0].as_py(),
+        [row["class_name"] for row in classes],
+    )
     found = read_rows(views.detections, _BOX, pads.field("score") >= min_score).to_pylist()
     boxes_of: dict[str, list[AnnotatedBox]] = {row["image_uri"]: [] for row in labelled}
     for row in found:
@@ -45,5 +90,5 @@ def _read(views: Views, min_score: float) -> Annotations:
     )
 
 
-_IMAGE = ["image_uri", "width", "height"]
+_IMAGE = ["image_uri", "etag", "width", "height"]
 _BOX = ["image_uri", "detection_index", "class_id", "x1", "y1", "x2", "y2"]

@@ -1,0 +1,73 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.datasets.preparation import PrepareConfig, prepare
+from pipelines.errors import InputError
+from pipelines.storage import Folder
+from tests.conftest import LabelledRun
+
+BOX = {"class_name": "bird", "x1": 5.0, "y1": 6.0, "x2": 70.0, "y2": 80.0, "source": "person"}
+
+
+def _photo(number: int, decision: str, *boxes: dict[str, Any], **others: Any) -> dict[str, Any]:
+    named = {"image_uri": f"s3://photos/{number:05d}.jpg", "etag": f"e{number}", "run": "night"}
+    return {**named, "decision": decision, "boxes": list(boxes), **others}
+
+
+@pytest.fixture
+def prepared(
+    labelled_run: Callable[..., LabelledRun], tmp_path: Path
+) -> Callable[..., dict[str, Any]]:
+    """The rows of a training table of a run of five photos, the last of which failed, by URI."""
+    labelled_run("night", num_images=5).write(Folder(str(tmp_path / "table")))
+
+    def prepared(*photos: dict[str, Any], **others: Any) -> dict[str, Any]:
+        content = {"format": "yolox-ray corrections", "version": 1, "photos": list(photos)}
+        (tmp_path / "corrections.json").write_text(json.dumps(content | others))
+        config = PrepareConfig(
+            source=str(tmp_path / "table"),
+            output=str(tmp_path / "train.parquet"),
+            corrections=str(tmp_path / "corrections.json"),
+        )
+        rows = prepare(config).table.to_pylist()
+        return {row["image_uri"].rpartition("/")[2]: row for row in rows}
+
+    return prepared
+
+
+def test_what_people_said_wins_over_what_the_model_said(prepared) -> None:
+    model = prepared()
+    rows = prepared(_photo(0, "corrected", BOX), _photo(1, "rejected"), _photo(3, "accepted"))
+    assert (rows["00000.jpg"]["boxes"], rows["00000.jpg"]["class_ids"]) == ([[5, 6, 70, 80]], [2])
+    assert "00001.jpg" not in rows
+    assert rows["00002.jpg"] == model["00002.jpg"]
+    assert rows["00003.jpg"]["boxes"] == []
+
+
+@pytest.mark.parametrize(
+    ("photo", "complaint"),
+    [
+        (_photo(0, "accepted", run="day"), "00000.jpg .it is about run 'day'"),
+        (_photo(0, "accepted", etag="other"), "00000.jpg .the photo has changed since the review"),
+        (_photo(9, "accepted"), "00009.jpg .the run has no such photo"),
+        (_photo(0, "corrected", BOX | {"class_name": "fox"}), "the run has no class 'fox'"),
+        (_photo(0, "perhaps"), "has a photo without one of the decisions accepted"),
+        ({"image_uri": "a"}, "has a photo without 'decision'"),
+    ],
+)
+def test_corrections_that_do_not_fit_are_named_and_none_is_used(prepared, photo, complaint) -> None:
+    with pytest.raises(InputError, match=complaint):
+        prepared(_photo(2, "rejected"), photo)
+
+
+@pytest.mark.parametrize(
+    ("others", "complaint"),
+    [({"version": 2}, "is of version 2, and this reads 1"), ({"format": "x"}, "was not saved by")],
+)
+def test_another_file_or_version_is_refused(prepared, others, complaint) -> None:
+    with pytest.raises(InputError, match=complaint):
+        prepared(**others)
