@@ -68,7 +68,12 @@ def made_ready(model: Model, plan: ActorPlan) -> Model:
     if runtime == ONNXRUNTIME and not is_onnx(weights):
         from pipelines.detectors import onnx_of
 
-        weights = onnx_of(weights)
+        try:
+            weights = onnx_of(weights)
+        except InputError:
+            if model.settings.runtime != runs.AUTO:
+                raise
+            runtime = TORCH  # what the weights were made with
     return Model(weights, replace(model.settings, runtime=runtime))
 
 

@@ -100,7 +100,9 @@ def _check(checkpoint: Checkpoint, model: bytes, facts: OnnxFacts) -> None:
 
 def _agree(found: Tensor, expected: Tensor, side: int) -> bool:
     """Whether (B, A, 5 + C) decoded outputs are the same, NaN and infinity included."""
-    boxes = found[..., :4], expected[..., :4]
+    # What is larger than the canvas is clipped to it anyway. Weights that have learnt little give
+    # such boxes, up to the end of float32, where one runtime says infinity and the other not yet.
+    boxes = found[..., :4].clamp(-side, side), expected[..., :4].clamp(-side, side)
     probabilities = found[..., 4:], expected[..., 4:]
     return torch.allclose(
         *boxes, rtol=TOLERANCE, atol=TOLERANCE * side, equal_nan=True
