@@ -59,7 +59,7 @@ def made_ready(model: Model, plan: ActorPlan) -> Model:
     """With the runtime that it has on these actors, and with the weights as that one reads them.
 
     Raises:
-        InputError: ONNX Runtime and torch differ over these weights.
+        InputError: ONNX Runtime was asked for, and differs from torch over these weights.
     """
     runtime = model.settings.runtime
     if runtime == runs.AUTO:
