@@ -62,13 +62,11 @@ class Trial:
 
     @property
     def images_per_second(self) -> float:
-        """Of one actor, while all of them are at work: without the first part of each."""
-        rest = self.parts[self.num_actors :]
-        if not rest:
-            busy = sum(part.stage_seconds["detect"] for part in self.parts)
-            return self.images / max(busy, 1e-9)
-        seconds = self.arrivals[-1] - self.arrivals[self.num_actors - 1]
-        return sum(part.ledger.done for part in rest) / max(seconds, 1e-9) / self.num_actors
+        """Of one actor, by what its images kept it busy; the first part of each, in which all warms
+        up, does not count where there are others."""
+        parts = self.parts[self.num_actors :] or self.parts
+        busy = sum(part.stage_seconds["detect"] for part in parts)
+        return sum(part.ledger.done for part in parts) / max(busy, 1e-9)
 
     def share_failed(self) -> dict[str, float]:
         """By kind."""

@@ -31,10 +31,10 @@ from pipelines.storage import Folder
 from pipelines.tables import LISTED, MANIFEST, Ledger, open_runs, runs
 
 SAMPLE = 200
-_PARTS_PER_ACTOR = 6
+_PARTS_PER_ACTOR = 2
 """Of the sample: the first one of each, in which all warms up, does not count."""
-_FEWEST_IMAGES = {"cpu": 8, "cuda": 50}
-"""Of a part: a GPU is asked about many at a time, or it has nothing to do."""
+_FEWEST_IMAGES = 50
+"""Of a part: a detector that is asked about few at a time waits more than it works."""
 _SEED = 0
 
 
@@ -179,9 +179,8 @@ def _label(
 
 def _in_small(plan: ActorPlan, images: int) -> tuple[ActorPlan, int]:
     """The actors that a sample keeps busy, and the images of a part."""
-    fewest = _FEWEST_IMAGES["cuda" if plan.gpus else "cpu"]
-    busy = max(1, min(plan.num_actors, images // (fewest * _PARTS_PER_ACTOR)))
-    size = max(fewest, images // (busy * _PARTS_PER_ACTOR))
+    busy = max(1, min(plan.num_actors, images // (_FEWEST_IMAGES * _PARTS_PER_ACTOR)))
+    size = max(_FEWEST_IMAGES, images // (busy * _PARTS_PER_ACTOR))
     return replace(plan, num_actors=busy, min_actors=1), size
 
 

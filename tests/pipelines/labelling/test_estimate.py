@@ -32,17 +32,19 @@ def _estimate(
 
 
 def test_the_pace_is_that_of_the_parts_after_the_first_one_of_each_actor() -> None:
-    """Two actors are there after 20 s; from then on both together do 10 images a second."""
-    told = _estimate(_found(), [_part()] * 6, [20, 20, 22, 22, 24, 24], ActorPlan(2, 1.0, 0.0), 8)
+    """Each of two actors takes 8 s for its first ten images, and then 2 s: 5 images a second."""
+    parts = [_part(detect_s=8.0)] * 2 + [_part(detect_s=2.0)] * 4
+    told = _estimate(_found(), parts, [20, 20, 22, 22, 24, 24], ActorPlan(2, 1.0, 0.0), 8)
     assert told.images_per_second == pytest.approx(10)
-    assert told.start_up_seconds == pytest.approx(17)  # less the 3 s of the first part
-    assert [each.seconds for each in told.durations] == pytest.approx([17 + 1e4, 17 + 2.5e3])
+    assert told.start_up_seconds == pytest.approx(11)  # less the 9 s of the first part
+    assert [each.seconds for each in told.durations] == pytest.approx([11 + 1e4, 11 + 2.5e3])
     assert [each.num_actors for each in told.durations] == [2, 8]
     assert [each.gpu_hours for each in told.durations] == [0, 0]
 
 
 def test_half_a_gpu_for_two_hours_is_one_gpu_hour() -> None:
-    told = _estimate(_found(72_000), [_part()] * 3, [0, 1, 2], ActorPlan(1, 1.0, 0.5))
+    parts = [_part(detect_s=1.0)] * 3
+    told = _estimate(_found(72_000), parts, [0, 1, 2], ActorPlan(1, 1.0, 0.5))
     assert told.durations[0].seconds == pytest.approx(7200)
     assert told.durations[0].gpu_hours == pytest.approx(1)
 
