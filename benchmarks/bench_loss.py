@@ -3,8 +3,8 @@
 python -m benchmarks.bench_loss > loss.json
 
 Forward and backward, 80 classes, 10 to 60 targets an image, the official rule. Prints JSON: whether
-both assign alike, milliseconds, operations, how often each waits for the device, and the share of
-the loss in a whole training step.
+both assign alike, milliseconds, operations, how often each waits for the device; what a crowd takes
+of time and of memory, in a process of its own; and the share of the loss in a whole training step.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.loop_loss import ImageMatch, loop_assign, loop_loss
 from benchmarks.machine import describe_machine, median_s
+from benchmarks.memory import in_own_process, peak_growth_mb
 from yolox_core import (
     OFFICIAL_RULE,
     STRIDES,
@@ -37,11 +38,15 @@ from yolox_core.anchors import decode_boxes, flatten_levels
 
 NUM_CLASSES = 80
 TARGETS_PER_IMAGE = (10, 60)
+CROWD = (16, 700)
+"""Images, and targets on each: a batch of shelves, as in SKU-110K."""
 GOALS = {
     "assignments_identical": True,
     "host_syncs": 0,
     "ratio_at_least": 10,
     "loss_share_of_step_below_on_gpu": 0.05,
+    "crowd_seconds_at_most": 3,
+    "crowd_peak_growth_mb_at_most": 500,
 }
 
 # What asks the device for a value, or for a count that decides a shape.
@@ -62,6 +67,7 @@ def main() -> None:
             compare(batch_size, args.input_size or 640, device, args.repeats)
             for batch_size in batch_sizes
         ],
+        "crowd": in_own_process(time_crowd, *CROWD, args.input_size or 640, device, args.repeats),
         "training_step": time_step(
             "s" if on_gpu else "nano",
             max(batch_sizes),
@@ -106,9 +112,58 @@ def compare(batch_size: int, input_size: int, device: torch.device, repeats: int
     }
 
 
-def random_targets(batch_size: int, input_size: int, generator: torch.Generator) -> Tensor:
+def time_crowd(
+    batch_size: int, per_image: int, input_size: int, device: torch.device, repeats: int
+) -> dict[str, Any]:
+    """Our loss on very many targets: seconds, and the memory it takes beside its arguments."""
+    raw, targets = crowd(batch_size, per_image, input_size)
+    targets = targets.to(device)
+    raw = [output.to(device).requires_grad_() for output in raw]
+    loss = YOLOXLoss(NUM_CLASSES)
+
+    def call(raw: Sequence[Tensor] = raw) -> None:
+        torch.autograd.grad(loss(raw, targets)["total"], raw)
+
+    call([output[..., :2, :2] for output in raw])  # torch reads its own code at the first call
+    seconds: list[float] = []
+    growth = _peak_growth_mb(lambda: seconds.append(median_s(call, device, repeats)), device)
+    return {
+        "batch_size": batch_size,
+        "targets_per_image": per_image,
+        "anchor_points": sum(output[0, 0].numel() for output in raw),
+        "seconds": round(seconds[0], 3),
+        "peak_growth_mb": round(growth, 1),
+    }
+
+
+def crowd(batch_size: int, per_image: int, input_size: int) -> tuple[list[Tensor], Tensor]:
+    """Raw outputs and targets, so many on each image."""
+    generator = torch.Generator().manual_seed(0)
+    targets = random_targets(batch_size, input_size, generator, (per_image, per_image))
+    # One by one, for memory's sake.
+    images = [half_trained_outputs(one[None], input_size, generator) for one in targets]
+    levels = [torch.cat(level) for level in zip(*images, strict=True)]
+    return [level.contiguous(memory_format=torch.channels_last) for level in levels], targets
+
+
+def _peak_growth_mb(call: Callable[[], None], device: torch.device) -> float:
+    """Of the device's memory."""
+    if device.type != "cuda":
+        return peak_growth_mb(call)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    call()
+    return (torch.cuda.max_memory_allocated(device) - before) / 1e6
+
+
+def random_targets(
+    batch_size: int,
+    input_size: int,
+    generator: torch.Generator,
+    per_image: tuple[int, int] = TARGETS_PER_IMAGE,
+) -> Tensor:
     """(B, M, 5) class_id, cx, cy, w, h: sides from 8 px to half the image, small ones as often."""
-    fewest, most = TARGETS_PER_IMAGE
+    fewest, most = per_image
     counts = torch.randint(fewest, most + 1, (batch_size, 1), generator=generator)
     shape = (batch_size, int(counts.max()))
     class_ids = torch.randint(NUM_CLASSES, (*shape, 1), generator=generator)

@@ -83,6 +83,25 @@ def watched_call(
         return call.result(), samples
 
 
+def in_own_process(
+    function: Callable[Params, Result], *args: Params.args, **kwargs: Params.kwargs
+) -> Result:
+    """What a function returns in a fresh process, whose memory nobody has used."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args, **kwargs).result()
+
+
+def peak_growth_mb(call: Callable[[], object]) -> float:
+    """By how much a call raises this process's resident memory, at the most.
+
+    Not by getrusage: a process begins with the peak of the one that started it.
+    """
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak until now
+    before = _status_bytes(os.getpid())["VmRSS:"]
+    call()
+    return (_status_bytes(os.getpid())["VmHWM:"] - before) / _MB
+
+
 def _say_on_stderr() -> None:
     """What Ray prints must not come between the lines of a report."""
     os.dup2(2, 1)
@@ -155,9 +174,14 @@ def _role(pid: int) -> str:
 
 
 def _own_mb(pid: int) -> float:
+    held = _status_bytes(pid)
+    return (held.get("RssAnon:", 0) + held.get("RssFile:", 0)) / _MB
+
+
+def _status_bytes(pid: int) -> dict[str, int]:
+    """What a process holds, by the kernel's names."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    kilobytes = {line.split()[0]: int(line.split()[1]) for line in lines if line.startswith("Rss")}
-    return 1024 * (kilobytes.get("RssAnon:", 0) + kilobytes.get("RssFile:", 0)) / _MB
+    return {line.split()[0]: 1024 * int(line.split()[1]) for line in lines if line.endswith("kB")}
 
 
 def _cpu_s(pid: int) -> float:

@@ -3,6 +3,8 @@
 xyxy = left, top, right, bottom; cxcywh = centre, width, height; both in pixels.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -36,7 +38,7 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         (B, N, M) float32 in [0, 1]. Rows of zeros (target padding) score 0.
     """
-    iou, _ = _iou_and_union(a[:, :, None], b[:, None])
+    iou, _ = iou_and_union(edges(a[:, :, None]), edges(b[:, None]))
     return iou
 
 
@@ -50,7 +52,7 @@ def paired_iou(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         (...) float32 in [0, 1].
     """
-    iou, _ = _iou_and_union(a, b)
+    iou, _ = iou_and_union(edges(a), edges(b))
     return iou
 
 
@@ -64,32 +66,48 @@ def paired_giou(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         (...) float32 in [-1, 1].
     """
-    a, b = a.float(), b.float()
-    iou, union = _iou_and_union(a, b)
-    top_left = torch.minimum(a[..., :2], b[..., :2])
-    bottom_right = torch.maximum(a[..., 2:], b[..., 2:])
-    hull = _area(*(bottom_right - top_left).unbind(dim=-1))
+    of_a, of_b = edges(a), edges(b)
+    iou, union = iou_and_union(of_a, of_b)
+    hull = _area(
+        torch.maximum(of_a.right, of_b.right) - torch.minimum(of_a.left, of_b.left),
+        torch.maximum(of_a.bottom, of_b.bottom) - torch.minimum(of_a.top, of_b.top),
+    )
     return iou - (hull - union) / hull.clamp(min=1e-9)
 
 
-def _iou_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    a_left, a_top, a_right, a_bottom = _edges(a)
-    b_left, b_top, b_right, b_bottom = _edges(b)
+class Edges(NamedTuple):
+    """Boxes as `iou_and_union` wants them, (...) float32 each."""
+
+    left: Tensor
+    top: Tensor
+    right: Tensor
+    bottom: Tensor
+    area: Tensor
+
+
+def edges(boxes_xyxy: Tensor) -> Edges:
+    """The edges of (..., 4) boxes."""
+    # float16 tops out at 65504, which a 256 px square already exceeds.
+    left, top, right, bottom = columns(boxes_xyxy.float()).unbind()
+    return Edges(left, top, right, bottom, _area(right - left, bottom - top))
+
+
+def iou_and_union(a: Edges, b: Edges) -> tuple[Tensor, Tensor]:
+    """Of the boxes that broadcasting puts together, (...) each."""
+    # In place: of pairs there may be very many.
     intersection = _area(
-        torch.minimum(a_right, b_right) - torch.maximum(a_left, b_left),
-        torch.minimum(a_bottom, b_bottom) - torch.maximum(a_top, b_top),
+        torch.minimum(a.right, b.right).sub_(torch.maximum(a.left, b.left)),
+        torch.minimum(a.bottom, b.bottom).sub_(torch.maximum(a.top, b.top)),
     )
-    area_a = _area(a_right - a_left, a_bottom - a_top)
-    area_b = _area(b_right - b_left, b_bottom - b_top)
-    union = area_a + area_b - intersection
+    union = (a.area + b.area).sub_(intersection)
     return intersection / union.clamp(min=1e-9), union
 
 
-def _edges(boxes: Tensor) -> tuple[Tensor, ...]:
-    """The four edges of (..., 4) xyxy boxes, each in memory of its own, which a CPU is fast at."""
-    # float16 tops out at 65504, which a 256 px square already exceeds.
-    return boxes.float().movedim(-1, 0).contiguous().unbind()
+def columns(values: Tensor) -> Tensor:
+    """(..., n) to (n, ...), each column in memory of its own, which a CPU is fast at."""
+    return values.movedim(-1, 0).contiguous()
 
 
 def _area(width: Tensor, height: Tensor) -> Tensor:
-    return width.clamp(min=0) * height.clamp(min=0)
+    """What is negative counts as 0, and becomes it."""
+    return width.clamp_(min=0) * height.clamp_(min=0)

@@ -15,6 +15,7 @@ from yolox_core.simota import (
     OFFICIAL_RULE,
     YOLOX_PYTORCH_RULE,
     AssignmentRule,
+    Candidates,
     compact,
     find_candidates,
     is_finite,
@@ -77,10 +78,11 @@ class YOLOXLoss:
 
         num_foreground = foreground.used.sum()
         count = num_foreground.clamp(min=1)
+        box_loss, iou = self._box_loss(foreground)
         losses = {
-            "iou": _IOU_WEIGHT * self._box_loss(foreground) / count,
+            "iou": _IOU_WEIGHT * box_loss / count,
             "objectness": _objectness_loss(objectness, foreground) / count,
-            "class": _class_loss(foreground) / count,
+            "class": _class_loss(foreground, iou) / count,
             "l1": (_l1_loss(foreground) if use_l1 else objectness.new_zeros(())) / count,
         }
         return {
@@ -100,12 +102,13 @@ class YOLOXLoss:
         if targets.device.type == "cpu":
             check_targets(targets, self.num_classes)
 
-    def _box_loss(self, foreground: "_Foreground") -> Tensor:
-        predicted = decode_boxes(foreground.rows[..., :4], foreground.points)
-        overlap = paired_giou if self.iou_loss == "giou" else paired_iou
-        iou = overlap(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(foreground.targets[..., 1:]))
-        loss = 1 - iou if self.iou_loss == "giou" else 1 - iou**2
-        return _sum(loss, foreground)
+    def _box_loss(self, foreground: "_Foreground") -> tuple[Tensor, Tensor]:
+        """The sum, and the (B, P) IoU of each box with what it should be."""
+        predicted = cxcywh_to_xyxy(decode_boxes(foreground.rows[..., :4], foreground.points))
+        wanted = cxcywh_to_xyxy(foreground.targets[..., 1:])
+        iou = paired_iou(predicted, wanted)
+        loss = 1 - paired_giou(predicted, wanted) if self.iou_loss == "giou" else 1 - iou**2
+        return _sum(loss, foreground), iou.detach()
 
 
 class _Foreground(NamedTuple):
@@ -121,8 +124,6 @@ class _Foreground(NamedTuple):
     """Cells (B, P, 2) and strides (B, P, 1)."""
     targets: Tensor
     """(B, P, 5) what the model should say."""
-    iou: Tensor
-    """(B, P) float32: IoU of the predicted box with it."""
 
 
 class _Selection(torch.autograd.Function):
@@ -190,9 +191,7 @@ def _find_foreground(
 ) -> _Foreground:
     sizes = [level.shape[1] for level in levels]
     candidates = find_candidates(usable, points, targets, rule, sizes)
-    # The rest of the outputs, nearly all of it about the classes of background, is not read.
-    taken = [take_points(*pair) for pair in zip(levels, candidates.by_level, strict=True)]
-    rows = torch.cat((*taken, torch.zeros_like(taken[0][:, :1])), dim=1).float()
+    rows = _candidate_rows(levels, candidates)
     boxes, objectness, classes = rows[:, :-1].split_with_sizes((4, 1, rows.shape[-1] - 5), dim=-1)
     at_candidates = points.at(candidates.point_index)
     match = match_candidates(
@@ -217,8 +216,14 @@ def _find_foreground(
         rows=take_points(rows, place.where(used, num_candidates)),
         points=points.at(index),
         targets=of_place.where(used[..., None], 0),
-        iou=match.iou.gather(1, place),
     )
+
+
+def _candidate_rows(levels: Sequence[Tensor], candidates: Candidates) -> Tensor:
+    """(B, K + 1, 5 + C) float32 raw outputs at the candidates; the last row is zeros."""
+    # The rest of the outputs, nearly all of it about the classes of background, is not read.
+    taken = [take_points(*pair) for pair in zip(levels, candidates.by_level, strict=True)]
+    return torch.cat((*taken, torch.zeros_like(taken[0][:, :1])), dim=1).float()
 
 
 def _objectness_loss(objectness: Tensor, foreground: _Foreground) -> Tensor:
@@ -227,11 +232,12 @@ def _objectness_loss(objectness: Tensor, foreground: _Foreground) -> Tensor:
     return _cross_entropy(objectness, is_foreground).sum()
 
 
-def _class_loss(foreground: _Foreground) -> Tensor:
+def _class_loss(foreground: _Foreground, iou: Tensor) -> Tensor:
+    """Cross entropy with the (B, P) IoU for the target's class, and 0 for the others."""
     classes = foreground.rows[..., 5:]
     class_ids = torch.arange(classes.shape[-1], device=classes.device)
     one_hot = class_ids == foreground.targets[..., :1]  # (B, P, C)
-    loss = _cross_entropy(classes, one_hot * foreground.iou[..., None])
+    loss = _cross_entropy(classes, one_hot * iou[..., None])
     return _sum(loss.sum(dim=-1), foreground)
 
 

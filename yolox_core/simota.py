@@ -1,8 +1,9 @@
 """SimOTA: which anchor points answer for which target.
 
-Ge et al., https://arxiv.org/abs/2107.08430, section 2.3. For all images and targets at once: no
-loop over either, and nothing waits for the GPU. B = images, M = targets, A = anchor points,
-K = places for candidates, C = classes.
+Ge et al., https://arxiv.org/abs/2107.08430, section 2.3. For all images at once, and for all
+targets unless they are a crowd, which is looked at in pieces; nothing waits for the GPU.
+B = images, M = targets, m = those of a piece, A = anchor points, K = places for candidates,
+C = classes.
 """
 
 import math
@@ -14,11 +15,19 @@ import torch
 from torch import Tensor
 
 from yolox_core.anchors import AnchorPoints
-from yolox_core.boxes import cxcywh_to_xyxy, pairwise_iou
+from yolox_core.boxes import Edges, columns, cxcywh_to_xyxy, edges, iou_and_union, paired_iou
 from yolox_core.config import STRIDES
 
 MOST_POINTS_PER_TARGET = 10
 """A target's points are counted from so many of its IoUs, none of which is above 1."""
+
+MOST_BYTES_OF_A_PIECE = 16 * 2**20
+"""What a float32 for each pair of a target and a point may take; about six such tensors are held.
+
+A GPU reads as much in about the time of a launch, so that smaller pieces would cost it launches.
+glibc fetches fresh pages for each block of 32 MiB and more, which the int64 keys of a larger piece
+would be.
+"""
 
 _IOU_WEIGHT = 3.0
 
@@ -71,6 +80,32 @@ class Candidates(NamedTuple):
     """(B, K) bool: the place holds a candidate; those left over hold background."""
 
 
+class _Choices(NamedTuple):
+    """What the targets say of the candidates; n = the most points that a target takes."""
+
+    places: Tensor
+    """(B, M, n) int64: the candidates that cost a target least, the cheapest first."""
+    taken: Tensor
+    """(B, M, n) bool: which of these it takes."""
+    least_cost: Tensor
+    """(B, K) float32: of all targets."""
+    rows_left: Tensor
+    """(B, K) float32: M less the row of the first target of that cost."""
+
+
+class _Offers(NamedTuple):
+    """What the costs ask of the candidates; 1 = whichever target."""
+
+    edges: Edges
+    """(B, 1, K) each: of their boxes, which have no area where there is no candidate."""
+    class_cost: Tensor
+    """(B, C, K), see `_class_cost`."""
+    centres: Tensor
+    """(2, B, 1, K) x and y of the anchor points."""
+    radii: Tensor
+    """(1, B, 1, K): how far away the centre of a target may be, in pixels."""
+
+
 class CandidateMatch(NamedTuple):
     """What each candidate should predict."""
 
@@ -78,8 +113,6 @@ class CandidateMatch(NamedTuple):
     """(B, K) bool: it answers for a target."""
     target_index: Tensor
     """(B, K) int64: which of the image's M rows; for background it means nothing."""
-    iou: Tensor
-    """(B, K) float32: IoU of the predicted box with it; for background it means nothing."""
 
 
 @torch.no_grad()
@@ -122,14 +155,13 @@ def simota_assign(
         rule,
     )
     background = torch.zeros_like(usable)  # (B, A), where the K places are put back
+    foreground = background.scatter(1, index, match.foreground)
     rows = match.target_index.masked_fill(~match.foreground, 0)
     target_index = background.long().scatter(1, index, rows)
-    return Assignment(
-        background.scatter(1, index, match.foreground),
-        target_index,
-        take_points(targets, target_index),
-        background.float().scatter(1, index, match.iou.masked_fill(~match.foreground, 0)),
-    )
+    matched = take_points(targets, target_index)
+    boxes = boxes_cxcywh.float(), matched[..., 1:].float()
+    iou = paired_iou(*map(cxcywh_to_xyxy, boxes)).where(foreground, 0)
+    return Assignment(foreground, target_index, matched, iou)
 
 
 @torch.no_grad()
@@ -188,26 +220,27 @@ def match_candidates(
     boxes_cxcywh, targets = boxes_cxcywh.float(), targets.float()
     real = _is_real(targets)
     # What is no candidate and no target becomes zeros, which overlap with nothing.
-    boxes_cxcywh = boxes_cxcywh.where(used[..., None], 0)
+    boxes_xyxy = cxcywh_to_xyxy(boxes_cxcywh.where(used[..., None], 0))
     targets = targets.where(real[..., None], 0)
+    offers = _Offers(
+        edges(boxes_xyxy[:, None]),
+        _class_cost(objectness, classes, used),
+        columns(points.centres[:, None]),
+        columns(rule.centre_radius * points.strides[:, None]),
+    )
+    choices = _no_choices(targets, used)
+    for some in _pieces(targets, used.shape[1]):
+        piece = targets[:, some], real[:, some]
+        _choose(choices, some, *_cost_and_count(*piece, offers, rule))
 
-    # (B, M, K) from here on, in place: fresh memory costs a CPU more than the arithmetic.
-    iou = pairwise_iou(cxcywh_to_xyxy(targets[..., 1:]), cxcywh_to_xyxy(boxes_cxcywh))
-    cost = _class_cost(objectness, classes, targets[..., 0])
-    cost -= (iou + 1e-8).log_().mul_(_IOU_WEIGHT)
-    cost += _is_misplaced(points, targets, rule).mul_(rule.penalty)
-    cost += _infinite_unless(used)[:, None]
-    cost += _infinite_unless(real)[:, :, None]
-    cost.nan_to_num_(nan=torch.inf, posinf=torch.inf)
-
-    chosen, is_chosen = _cheapest_points(cost, _points_per_target(iou))
-    num_choosers = _sum_by_place(chosen, is_chosen.long(), used)
+    num_choosers = _sum_by_place(choices.places, choices.taken.long(), used)
     rows = torch.arange(targets.shape[1], device=targets.device)[:, None]
-    only_chooser = _sum_by_place(chosen, is_chosen * rows, used)
+    only_chooser = _sum_by_place(choices.places, choices.taken * rows, used)
     # A contested point goes to the cheapest of all targets, even one that did not ask for it: so
     # do both references.
-    row = torch.where(num_choosers > 1, _cheapest_row(cost), only_chooser)
-    return CandidateMatch(num_choosers > 0, row, iou.gather(1, row[:, None]).squeeze(1))
+    cheapest = targets.shape[1] - choices.rows_left.long()
+    row = torch.where(num_choosers > 1, cheapest, only_chooser)
+    return CandidateMatch(num_choosers > 0, row)
 
 
 def with_a_row(targets: Tensor) -> Tensor:
@@ -270,9 +303,16 @@ def _near_targets(points: AnchorPoints, targets: Tensor, rule: AssignmentRule) -
     real = _is_real(targets)
     near = _near_centres(points, targets, real, rule.centre_radius)
     if rule.boxes_count:
-        outside = _is_outside(points.centres, targets, targets[:, :, None, 3:] / 2)
-        near |= (outside.eq(0) & real[..., None]).any(dim=1)
+        centres = columns(points.centres)[:, None, None]
+        for some in _pieces(targets, near.shape[1]):
+            near |= _is_in_a_box(centres, targets[:, some], real[:, some])
     return near
+
+
+def _is_in_a_box(centres: Tensor, targets: Tensor, real: Tensor) -> Tensor:
+    """(B, A) bool: one of (2, 1, 1, A) points is strictly inside the box of any target."""
+    outside = _is_outside(centres, targets, _half_sizes(targets))
+    return (outside.eq(0) & real[..., None]).any(dim=1)
 
 
 def _near_centres(points: AnchorPoints, targets: Tensor, real: Tensor, radius: float) -> Tensor:
@@ -305,46 +345,105 @@ def _cell_key(stride: Tensor, column: Tensor, row: Tensor) -> Tensor:
     return (stride.long() * side + row.long()) * side + column.long()
 
 
-def _is_misplaced(points: AnchorPoints, targets: Tensor, rule: AssignmentRule) -> Tensor:
-    """(B, M, K) float32, 1 or 0: the point is not where a match should be."""
-    centres, radius = points.centres[:, None], rule.centre_radius * points.strides[:, None]
-    misplaced = _is_outside(centres, targets, radius)
+def _pieces(targets: Tensor, num_points: int) -> list[slice]:
+    """Which of (B, M, 5) targets to hold against so many points at a time, at least one."""
+    bytes_each = 4 * len(targets) * num_points
+    size = max(1, MOST_BYTES_OF_A_PIECE // max(1, bytes_each))
+    return [slice(first, first + size) for first in range(0, targets.shape[1], size)]
+
+
+def _no_choices(targets: Tensor, used: Tensor) -> _Choices:
+    """Room for what is yet to be chosen."""
+    shape = (*targets.shape[:2], min(MOST_POINTS_PER_TARGET, used.shape[1]))
+    return _Choices(
+        places=torch.zeros(shape, dtype=torch.int64, device=used.device),
+        taken=torch.zeros(shape, dtype=torch.bool, device=used.device),
+        least_cost=torch.full_like(used, torch.inf, dtype=torch.float32),
+        rows_left=torch.full_like(used, targets.shape[1], dtype=torch.float32),
+    )
+
+
+def _choose(choices: _Choices, some: slice, cost: Tensor, counts: Tensor) -> None:
+    """Write down what some of the targets choose.
+
+    Args:
+        choices: written to. Fresh tensors, small ones that stay between large ones that go, would
+            leave holes in a CPU's heap: half a crowd's memory.
+        some: which of the M targets.
+        cost: (B, m, K) theirs.
+        counts: (B, m) how many points they take.
+    """
+    choices.places[:, some], choices.taken[:, some] = _cheapest_points(cost, counts)
+    least_cost = cost.amin(dim=1)
+    # Not argmin(), for which a CPU takes twenty times as long.
+    is_least = torch.eq(cost, least_cost[:, None], out=torch.empty_like(cost))
+    left_at_first = choices.places.shape[1] - some.start
+    rows_left = torch.arange(left_at_first, 0, -1.0, device=cost.device)[: cost.shape[1], None]
+    of_first = is_least.mul_(rows_left).amax(dim=1)
+    is_less = least_cost < choices.least_cost  # among equals the row of an earlier piece stays
+    torch.where(is_less, of_first, choices.rows_left, out=choices.rows_left)
+    torch.minimum(least_cost, choices.least_cost, out=choices.least_cost)
+
+
+def _cost_and_count(
+    targets: Tensor, real: Tensor, offers: _Offers, rule: AssignmentRule
+) -> tuple[Tensor, Tensor]:
+    """(B, m, K) float32 cost of each pair, and (B, m) how many points each target takes."""
+    iou, _ = iou_and_union(edges(cxcywh_to_xyxy(targets[:, :, None, 1:])), offers.edges)
+    counts = _points_per_target(iou)
+    # On a GPU nobody has checked the ids: an id out of range must not read foreign memory.
+    class_ids = targets[..., 0].nan_to_num().long().clamp(0, offers.class_cost.shape[1] - 1)
+    cost = take_points(offers.class_cost, class_ids)
+    # Padding overlaps with nothing, so that the logarithm is below 0 and its cost infinite.
+    weight = torch.full_like(counts, _IOU_WEIGHT, dtype=torch.float32).where(real, torch.inf)
+    # In place: fresh memory costs a CPU more than the arithmetic.
+    cost -= iou.add_(1e-8).log_().mul_(weight[..., None])
+    del iou
+    cost.add_(_is_misplaced(targets, offers, rule), alpha=rule.penalty)
+    return cost.nan_to_num_(nan=torch.inf, posinf=torch.inf), counts
+
+
+def _is_misplaced(targets: Tensor, offers: _Offers, rule: AssignmentRule) -> Tensor:
+    """(B, m, K) float32, 1 or 0: the point is not where a match should be."""
+    misplaced = _is_outside(offers.centres, targets, offers.radii)
     if rule.boxes_count:
-        boxed = targets[:, :, None, 3:] / 2
-        misplaced = torch.maximum(misplaced, _is_outside(centres, targets, boxed))
+        outside = _is_outside(offers.centres, targets, _half_sizes(targets))
+        misplaced = torch.maximum(misplaced, outside)
     return misplaced
 
 
-def _is_outside(centres: Tensor, targets: Tensor, half_size: Tensor) -> Tensor:
-    """(B, M, A) float32, 1 or 0: not strictly inside a rectangle around each target's centre.
+def _half_sizes(targets: Tensor) -> Tensor:
+    """(B, m, 5) targets to (2, B, m, 1): from their centres to their edges, in x and in y."""
+    return columns(targets[:, :, None, 3:]) / 2
+
+
+def _is_outside(centres: Tensor, targets: Tensor, half_sizes: Tensor) -> Tensor:
+    """(B, m, A) float32, 1 or 0: not strictly inside a rectangle around each target's centre.
 
     Args:
-        centres: (..., A, 2) of the points.
-        targets: (B, M, 5).
-        half_size: (..., A or 1, 1 or 2), half the rectangle's width and height.
+        centres: (2, B or 1, 1, A) x and y of the points.
+        targets: (B, m, 5).
+        half_sizes: (2 or 1, B, m or 1, A or 1) of the rectangles.
     """
-    x, y = centres.unbind(dim=-1)
-    cx, cy = targets[:, :, None, 1:3].unbind(dim=-1)
     # Numbers and no bool: a CPU compares six times as fast where the type stays the same.
-    beside = (x - cx).abs_().ge_(half_size[..., 0])
-    return torch.maximum(beside, (y - cy).abs_().ge_(half_size[..., -1]))
+    offset = (centres - columns(targets[:, :, None, 1:3])).abs_()
+    beside, above = offset.ge_(half_sizes).unbind()
+    return torch.maximum(beside, above, out=beside)
 
 
-def _class_cost(objectness: Tensor, classes: Tensor, class_ids: Tensor) -> Tensor:
-    """(B, M, K): cross entropy of sqrt(class x objectness) with each target's one-hot class.
+def _class_cost(objectness: Tensor, classes: Tensor, used: Tensor) -> Tensor:
+    """(B, C, K): cross entropy of sqrt(class x objectness) with the one-hot of each class.
 
-    For a target of class g the sum over classes is sum_c -log(1 - p_c) + log(1 - p_g) - log(p_g):
-    the first term is shared by all targets, the rest is looked up.
+    For class g the sum over classes is sum_c -log(1 - p_c) + log(1 - p_g) - log(p_g). Infinite
+    where there is no candidate.
     """
-    p = (classes.float().sigmoid() * objectness.float().sigmoid()[..., None]).sqrt_()
     # In place: fresh memory costs a CPU more than the arithmetic.
+    p = classes.float().sigmoid().mul_(objectness.float().sigmoid()[..., None]).sqrt_()
     log_not_p = (1 - p).log_().clamp_(min=-100)  # the floor of torch's binary_cross_entropy
     log_p = p.log_().clamp_(min=-100)
-    every_class_absent = -log_not_p.sum(dim=-1)  # (B, K)
-    # On a GPU nobody has checked the ids: an id out of range must not read foreign memory.
-    index = class_ids.nan_to_num().long().clamp(0, classes.shape[-1] - 1)
-    one_present = (log_not_p - log_p).transpose(1, 2)  # (B, C, K)
-    return take_points(one_present.contiguous(), index) + every_class_absent[:, None]
+    every_class_absent = _infinite_unless(used) - log_not_p.sum(dim=-1)  # (B, K)
+    one_present = log_not_p.sub_(log_p).transpose(1, 2).contiguous()  # (B, C, K)
+    return one_present.add_(every_class_absent[:, None])
 
 
 def _infinite_unless(mask: Tensor) -> Tensor:
@@ -374,14 +473,6 @@ def _cheapest_points(cost: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     index = key.topk(min(MOST_POINTS_PER_TARGET, num_points), dim=-1, largest=False).indices
     rank = torch.arange(index.shape[-1], device=cost.device)
     return index, (rank < counts[..., None]) & cost.gather(2, index).isfinite()
-
-
-def _cheapest_row(cost: Tensor) -> Tensor:
-    """(B, M, K) to (B, K): the row of least cost, the first of equals."""
-    # Not argmin(), for which a CPU takes twenty times as long.
-    countdown = torch.arange(cost.shape[1], 0, -1, device=cost.device, dtype=cost.dtype)
-    is_least = torch.eq(cost, cost.amin(dim=1, keepdim=True), out=torch.empty_like(cost))
-    return cost.shape[1] - (is_least * countdown[:, None]).amax(dim=1).long()
 
 
 def _sum_by_place(index: Tensor, values: Tensor, places: Tensor) -> Tensor:
