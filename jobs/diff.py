@@ -25,8 +25,9 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.cli import exit_on_input_error, parse
+from jobs.leaving import stopped_with_a_code
 from jobs.printing import print_table
-from pipelines import comparison, interruption
+from pipelines import comparison
 
 EXIT_CONDITION_HOLDS = 3
 
@@ -50,13 +51,8 @@ class DiffConfig(comparison.ComparisonConfig):
 def main() -> None:
     config = parse(DiffConfig, __doc__)
     condition = comparison.parse_condition(config.fail_if) if config.fail_if else None
-    with interruption.listening():  # so that nothing stays in TMPDIR
-        try:
-            counts = _compare(config, condition)
-        except BaseException:
-            if signal := interruption.asked_by():
-                sys.exit(128 + signal)
-            raise
+    with stopped_with_a_code():  # so that nothing stays in TMPDIR
+        counts = _compare(config, condition)
     if condition and condition.holds(counts):
         sys.exit(EXIT_CONDITION_HOLDS)
 

@@ -37,13 +37,15 @@ import sys
 from collections.abc import Callable
 
 from jobs.cli import exit_on_input_error, parse
-from pipelines import exports, interruption
+from jobs.leaving import stopped_with_a_code
+from pipelines import exports
 
 
 @exit_on_input_error
 def main() -> None:
     config = parse(exports.ExportConfig, __doc__)
-    exported = _export(config)
+    with stopped_with_a_code(": nothing was written"):
+        exported = exports.export_table(config, _progress())
     print(f"{_summary(exported)}: {config.output}")
     if exported.not_copied:
         print(f"{exported.not_copied:,} photos could not be copied, and count as failed images")
@@ -51,19 +53,6 @@ def main() -> None:
         print(f"names of photos are relative to {exported.photos}")
     if config.format in ("yolo", "voc") and not config.copy_photos:
         print(f"which is not there: link or copy {exported.archive} to it")
-
-
-def _export(config: "exports.ExportConfig") -> "exports.Exported":
-    """Ctrl-C and SIGTERM end it after what was begun is deleted."""
-    with interruption.listening():
-        try:
-            return exports.export_table(config, _progress())
-        except BaseException:
-            if signal := interruption.asked_by():
-                name = interruption.name_of(signal)
-                print(f"stopped by {name}: nothing was written", file=sys.stderr)
-                sys.exit(128 + signal)
-            raise
 
 
 def _summary(exported: "exports.Exported") -> str:

@@ -35,6 +35,19 @@ def told_with_a_code() -> Iterator[None]:
             _leave_with(error)
 
 
+@contextmanager
+def stopped_with_a_code(of_what: str = "") -> Iterator[None]:
+    """Within it, Ctrl-C and SIGTERM end a job that goes on nowhere, after it has tidied up."""
+    with interruption.listening():
+        try:
+            yield
+        except BaseException:
+            if signal := interruption.asked_by():
+                print(f"stopped by {interruption.name_of(signal)}{of_what}", file=sys.stderr)
+                sys.exit(128 + signal)
+            raise
+
+
 def _leave_with(error: BaseException) -> NoReturn:
     signal = interruption.asked_by()
     if signal:

@@ -27,7 +27,7 @@ def connect() -> None:
     Ray's usage statistics are off. Its token authentication is left as Ray has it, which is on.
     """
     _quieten()
-    if _is_connected():
+    if is_connected():
         return
     on_sigterm = signal.getsignal(signal.SIGTERM)
     with _lines_dropped(_ABOUT_THE_LEVEL):
@@ -67,7 +67,15 @@ def _lines_dropped(about: bytes) -> Iterator[None]:
             os.write(2, b"".join(line for line in held_back if about not in line))
 
 
-def _is_connected() -> bool:
+def disconnect() -> None:
+    """Leave the cluster, or end the local Ray, which a process does at its end anyway."""
+    import ray
+
+    ray.shutdown()
+
+
+def is_connected() -> bool:
+    """Whether this process is in a Ray."""
     return "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
 
@@ -208,4 +216,4 @@ def refuse_too_many_workers(num_workers: int | None) -> None:
 
 
 def _will_start_a_local_ray() -> bool:
-    return "RAY_ADDRESS" not in os.environ and not _is_connected()
+    return "RAY_ADDRESS" not in os.environ and not is_connected()

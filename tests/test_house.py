@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"datasets"},
     "review": {"storage", "photos", "tables"},
     "exports": {"storage", "photos", "tables"},
-    "comparison": {"storage", "tables", "exports"},
+    "comparison": {"storage", "tables"},
     "submission": {"tables"},
     "training": {
         *("storage", "photos", "detectors", "tables"),

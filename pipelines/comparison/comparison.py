@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipelines.comparison.config import ComparisonConfig
 from pipelines.comparison.matching import match_boxes
 from pipelines.comparison.rows import copy_rows
-from pipelines.exports import scratch_database
+from pipelines.tables import spilling_connection
 
 MAX_GROUPS = 1000
 
@@ -104,7 +104,7 @@ def compare(config: ComparisonConfig) -> Iterator[Comparison]:
         InputError: there is no such table or run, it cannot be read, or no photo was labelled by
             both.
     """
-    with scratch_database(config.memory_mb) as connection:
+    with spilling_connection(config.memory_mb) as connection:
         copy_rows(connection, config)
         match_boxes(connection, config.iou)
         for statement in (_JOIN_BOXES, _COUNT_BY_PHOTO):

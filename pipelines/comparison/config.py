@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pipelines.exports import check_memory
+from pipelines.tables import check_memory
 
 MAX_DEPTH = 100
 

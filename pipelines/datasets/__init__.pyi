@@ -4,6 +4,7 @@ from .preparation import PrepareConfig, Prepared, prepare
 from .shapes import CLASS_NAMES, generate_archive
 from .training_table import (
     class_names_of,
+    parse_training_table,
     read_training_table,
     training_table,
     write_training_table,
@@ -17,6 +18,7 @@ __all__ = [
     "Prepared",
     "class_names_of",
     "generate_archive",
+    "parse_training_table",
     "prepare",
     "read_coco",
     "read_training_table",

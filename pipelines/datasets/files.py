@@ -1,4 +1,4 @@
-"""Files of a source: read one by one or many at once, and what is told where that fails."""
+"""Files of a source: which are photos, texts in any encoding, and many files at once."""
 
 import codecs
 import io
@@ -7,18 +7,21 @@ from collections.abc import Iterator, Sequence
 from PIL import Image
 
 from pipelines.errors import InputError
-from pipelines.photos import ErrorKind, ImageError, ImageRef, fetch_images, read_size
-from pipelines.storage import STORAGE_ERRORS, folder_and_name
+from pipelines.photos import (
+    PHOTO_SUFFIXES,
+    ErrorKind,
+    ImageError,
+    ImageRef,
+    fetch_images,
+    read_size,
+)
+from pipelines.storage import folder_and_name, read_bytes, why_named
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 """Larger files are not fetched."""
 _FILES_AT_ONCE = 256
 """Held in memory together."""
 
-_PHOTO_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
-    *(".avif", ".heic", ".heif", ".jxl", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm"),
-)
 _NO_PHOTO_SUFFIXES = (".txt", ".xml", ".json", ".cache", ".npy")
 """Of annotations, and of what Ultralytics writes beside them."""
 _ORIENTATION = 0x0112  # EXIF's tag
@@ -27,7 +30,9 @@ _TURNED_BY_A_QUARTER = (5, 6, 7, 8)
 
 def is_photo(name: str) -> bool:
     """Whether a file is a photo by its name; what macOS puts beside one (`._a.jpg`) is none."""
-    return name.lower().endswith(_PHOTO_SUFFIXES) and not name.rpartition("/")[2].startswith("._")
+    base = name.rpartition("/")[2]
+    _, dot, suffix = base.rpartition(".")
+    return bool(dot) and suffix.lower() in PHOTO_SUFFIXES and not base.startswith("._")
 
 
 def may_be_photo(name: str) -> bool:
@@ -40,39 +45,13 @@ def is_file(uri: str) -> bool:
     return folder.exists(name)
 
 
-def read_file(uri: str) -> bytes:
-    """The bytes of one file.
-
-    Raises:
-        InputError: there is no such file, or it may not be read.
-    """
-    folder, name = folder_and_name(uri)
-    try:
-        return folder.read(name)
-    except STORAGE_ERRORS as error:
-        raise InputError(f"{folder.uri_of(name)} cannot be read: {why(error)}") from error
-
-
-def write_file(uri: str, data: bytes) -> None:
-    """Write one file, whole or not at all.
-
-    Raises:
-        InputError: nothing can be written there.
-    """
-    folder, name = folder_and_name(uri)
-    try:
-        folder.write(name, data)
-    except STORAGE_ERRORS as error:
-        raise InputError(f"{folder.uri_of(name)} cannot be written: {why(error)}") from error
-
-
 def read_lines(uri: str) -> list[tuple[int, str]]:
     """(number, text) of the lines of a text file that are not empty.
 
     Raises:
         InputError: there is no such file, it may not be read, or is no UTF-8.
     """
-    body = read_file(uri)
+    body = read_bytes(uri)
     try:
         text = as_text(body)
     except UnicodeDecodeError as error:
@@ -90,30 +69,14 @@ def as_text(body: bytes, errors: str = "strict") -> str:
     return body.decode("utf-16" if is_utf_16 else "utf-8-sig", errors)
 
 
-def why(error: Exception) -> str:
-    """Why a file cannot be read or written, in words rather than numbers."""
-    for kind, words in _IN_WORDS.items():
-        if isinstance(error, kind):
-            return words
-    return (isinstance(error, OSError) and error.strerror) or str(error)
-
-
-_IN_WORDS: dict[type[Exception], str] = {
-    FileNotFoundError: "it is not there",
-    PermissionError: "it may not be read or written by you",
-    IsADirectoryError: "it is a folder and no file",
-    NotADirectoryError: "a part of its path is a file and no folder",
-}
-
-
 def why_not_fetched(error: ImageError) -> str:
-    """As `why`, of one of many files."""
+    """As `storage.why`, of one of many files."""
     match error.kind:
         case ErrorKind.GONE:
             return "it is not there"
         case ErrorKind.DENIED:
             return "you may not read it"
-    return next((_IN_WORDS[kind] for kind in _IN_WORDS if kind.__name__ in str(error)), str(error))
+    return why_named(str(error))
 
 
 def read_files(uris: Sequence[str]) -> Iterator[bytes | ImageError]:

@@ -10,7 +10,6 @@ import pyarrow.csv as pacsv
 from pipelines.datasets.annotations import Annotations
 from pipelines.datasets.checks import checked_table
 from pipelines.datasets.faults import Fault
-from pipelines.datasets.files import why, write_file
 from pipelines.datasets.formats.coco_sources import read_coco_source
 from pipelines.datasets.formats.detections import read_detections
 from pipelines.datasets.formats.label_studio import read_label_studio
@@ -20,7 +19,7 @@ from pipelines.datasets.formats.voc import read_voc
 from pipelines.datasets.formats.yolo import read_yolo
 from pipelines.datasets.training_table import write_training_table
 from pipelines.errors import InputError
-from pipelines.storage import STORAGE_ERRORS
+from pipelines.storage import STORAGE_ERRORS, why, write_bytes
 
 FAULTS_NAMED = 5
 """In an error message."""
@@ -123,7 +122,7 @@ def _write_faults(uri: str, faults: Sequence[Fault]) -> None:
     schema = pa.schema([(name, pa.string()) for name in rows])
     sink = pa.BufferOutputStream()
     pacsv.write_csv(pa.table(rows, schema), sink)
-    write_file(uri, sink.getvalue().to_pybytes())
+    write_bytes(uri, sink.getvalue().to_pybytes())
 
 
 _FLAGS: dict[Format, set[str]] = {

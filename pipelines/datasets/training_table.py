@@ -7,9 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.datasets.files import read_file, why
 from pipelines.errors import InputError
-from pipelines.storage import STORAGE_ERRORS, folder_and_name
+from pipelines.storage import read_bytes, to_parquet, write_bytes
 from pipelines.tables import CLASS_NAMES_KEY, TRAINING
 
 
@@ -32,11 +31,7 @@ def write_training_table(uri: str, table: pa.Table) -> None:
     Raises:
         InputError: nothing can be written there.
     """
-    folder, name = folder_and_name(uri)
-    try:
-        folder.write_table(name, table)
-    except STORAGE_ERRORS as error:
-        raise InputError(f"{uri} cannot be written: {why(error)}") from error
+    write_bytes(uri, to_parquet(table))
 
 
 def read_training_table(uri: str) -> tuple[pa.Table, list[str]]:
@@ -45,7 +40,11 @@ def read_training_table(uri: str) -> tuple[pa.Table, list[str]]:
     Raises:
         InputError: the file cannot be read, or lacks columns or class names.
     """
-    data = read_file(uri)
+    return parse_training_table(read_bytes(uri), uri)
+
+
+def parse_training_table(data: bytes, uri: str) -> tuple[pa.Table, list[str]]:
+    """As `read_training_table`, of the bytes that lie there."""
     try:
         table = pq.read_table(pa.BufferReader(data))
     except pa.ArrowException as error:

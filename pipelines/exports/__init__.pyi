@@ -1,5 +1,4 @@
 from .config import ExportConfig, FormatName
-from .database import check_memory, scratch_database
 from .export import Exported, export_table
 from .selection import Counts
 
@@ -8,7 +7,5 @@ __all__ = [
     "ExportConfig",
     "Exported",
     "FormatName",
-    "check_memory",
     "export_table",
-    "scratch_database",
 ]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pipelines.exports.database import check_memory
+from pipelines.tables import check_memory
 
 FormatName = Literal["coco", "yolo", "voc", "labelstudio", "megadetector", "csv"]
 

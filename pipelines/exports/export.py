@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pipelines import interruption
 from pipelines.exports import coco, label_studio, megadetector, tabular, voc, yolo
 from pipelines.exports.config import ExportConfig, FormatName
-from pipelines.exports.database import scratch_database
 from pipelines.exports.output import Output, new_output, refuse_used
 from pipelines.exports.photos import Tell, copy_photos
 from pipelines.exports.selection import Counts, Selection, select
 from pipelines.exports.stems import require_stems
 from pipelines.storage import Folder
+from pipelines.tables import spilling_connection
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def export_table(config: ExportConfig, tell: Tell = lambda seen: None) -> Export
     wanted = _FORMATS[config.format]
     refuse_used(config.output)
     folder = Folder(config.output).uri_of(wanted.photos)
-    with scratch_database(config.memory_mb) as connection:
+    with spilling_connection(config.memory_mb) as connection:
         selection = select(connection, config, copies=folder if config.copy_photos else "")
         failed_before = selection.counts().failed
         if wanted.has_stems:

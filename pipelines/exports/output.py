@@ -5,7 +5,6 @@ was written is deleted if the export fails, and every format writes last the fil
 set of the others, so that what a killed export leaves is none.
 """
 
-import os
 import shutil
 import tempfile
 import uuid
@@ -24,7 +23,6 @@ from pipelines.storage import (
     STORAGE_ERRORS,
     Folder,
     is_s3,
-    list_objects,
     normalise_uri,
     s3,
 )
@@ -61,13 +59,7 @@ def new_output(uri: str) -> Iterator[Output]:
 
 def refuse_used(uri: str) -> None:
     """Raises InputError unless an output is empty or not there yet."""
-    uri = normalise_uri(uri).rstrip("/") or "/"
-    if is_s3(uri):
-        used = next(list_objects(f"{uri}/"), None) is not None
-    else:
-        path = Path(uri)
-        used = os.path.lexists(path) and (not path.is_dir() or any(path.iterdir()))
-    if used:
+    if not Folder(uri).is_empty():
         raise InputError(
             f"output={uri!r} is not empty: give another folder, or empty it, for an export never "
             "mixes with what is there"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -43,8 +43,10 @@ class Trial:
     plan: ActorPlan
     parts: Sequence[Part]
     """In the order in which they came to their end."""
-    arrivals: Sequence[float]
-    """When that was, in seconds since the command began."""
+    first_part_s: float
+    """When the first one had, since the command began."""
+    leaving_s: float
+    """From the end of the last one: a Ray that was started is ended."""
 
     @property
     def num_actors(self) -> int:
@@ -57,8 +59,8 @@ class Trial:
 
     @property
     def start_up_s(self) -> float:
-        """Until the first image was looked at."""
-        return max(0.0, self.arrivals[0] - sum(self.parts[0].stage_seconds.values()))
+        """Until an actor was at its pace: what the first part took longer than others is in it."""
+        return max(0.0, self.first_part_s - self.parts[0].ledger.done / self.images_per_second)
 
     @property
     def images_per_second(self) -> float:
@@ -104,7 +106,8 @@ class Estimate:
     start_up_seconds: float
     images_per_second: float
     """Of all actors that the cluster has, without the start-up."""
-    durations: Sequence[Duration] = field(default_factory=list)
+    durations: Sequence[Duration]
+    """Of the whole command, its start-up and its leaving included."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -150,7 +153,8 @@ def estimate(
 
 
 def _duration(found: Found, trial: Trial, num_actors: int) -> Duration:
-    seconds = trial.start_up_s + found.images / (trial.images_per_second * num_actors)
+    labelling_s = found.images / (trial.images_per_second * num_actors)
+    seconds = trial.start_up_s + labelling_s + trial.leaving_s
     gpu_hours = seconds * num_actors * trial.plan.gpus / 3600
     return Duration(num_actors=num_actors, seconds=seconds, gpu_hours=gpu_hours)
 

@@ -16,7 +16,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from pipelines.errors import InputError
-from pipelines.labelling.listing import Listing
+from pipelines.labelling.listing import ROWS_PER_TABLE, Listing
 from pipelines.labelling.settling import settled
 from pipelines.labelling.unfinished import PARTS_PER_FILE, Unfinished, part_file, skipped_name
 from pipelines.storage import Folder
@@ -106,7 +106,7 @@ def _write(
         _cut(manifest, folder, images_per_part)
         manifest.last_uri = table["image_uri"][-1].as_py()
         manifest.left_out = Counter(listing.left_out)
-        if listing.after:
+        if listing.after and not len(table) % ROWS_PER_TABLE:  # a shorter one is the last
             manifest.save(folder)
         watch(manifest)
     _finish(manifest, folder, images_per_part)

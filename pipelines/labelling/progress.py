@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -117,7 +118,7 @@ class LabellingProgress:
         self._bar.update(
             self._task,
             completed=ledger.done,
-            speed=f"{images_per_second:.1f} images/s, {_duration(left_s)} left, "
+            speed=f"{images_per_second:.1f} images/s, {timedelta(seconds=round(left_s))} left, "
             f"{ledger.failed} failed",
         )
         if self._each_part:
@@ -147,9 +148,3 @@ class LabellingProgress:
 
 def _print(line: Mapping[str, object]) -> None:
     print(json.dumps(line), file=sys.stderr, flush=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -5,13 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-PHOTO_SUFFIXES = frozenset(
-    {
-        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "gif", "tif", "tiff", "avif"),
-        *("heic", "heif", "jxl", "jp2", "ppm", "pgm", "pbm", "pnm"),
-    }
-)
-"""Of photos, also of some that cannot be decoded. A name without a suffix may be one, too."""
+from pipelines.photos import PHOTO_SUFFIXES
 
 _SIDE_CAR = "._*"
 """What macOS puts beside a photo on disks that are not its own."""

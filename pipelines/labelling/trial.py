@@ -6,7 +6,7 @@ graph as those of a run, and the estimate is made of how they went.
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -52,8 +52,10 @@ def try_out(config: LabellingConfig) -> Estimate:
     found = _find(config, listing, model, table)
     if not found.images:
         raise InputError(f"source={config.source!r}: every image of it is labelled already")
+    is_guest = cluster.is_connected()
     plan = _plan_of_what_is_there(config)
     trial = _label(config, model, found, plan, began)
+    trial = replace(trial, leaving_s=0.0 if is_guest else _leave())
     wanted = [plan.num_actors, *([config.num_actors] if config.num_actors else [])]
     return estimate(
         found,
@@ -71,6 +73,13 @@ def _plan_of_what_is_there(config: LabellingConfig) -> ActorPlan:
         return cluster.plan(None, config.gpus_per_actor, min_actors=1)
     except InputError:
         return cluster.plan(config.num_actors, config.gpus_per_actor, config.min_actors)
+
+
+def _leave() -> float:
+    """Leave Ray, as the command would at its end; the seconds that it takes."""
+    started = time.monotonic()
+    cluster.disconnect()
+    return time.monotonic() - started
 
 
 def _find(config: LabellingConfig, listing: Listing, model: Model, table: Folder) -> Found:
@@ -171,10 +180,15 @@ def _label(
     numbers = range(-(-len(sample) // size))
     with LabellingProgress("dry run", Ledger(len(sample))) as progress:
         check = _checks(config, plan, monitor, progress)
-        parts = watched(labelled_parts(numbers, stages, plan), check)
-        done = list(_timed(parts, Ledger(len(sample)), progress, began))
-    ended, arrivals = zip(*done, strict=True)
-    return Trial(plan=plan, parts=ended, arrivals=arrivals)
+        parts, ledger = list[Part](), Ledger(len(sample))
+        first_part_s = 0.0
+        for part in watched(labelled_parts(numbers, stages, plan), check):
+            interruption.check()
+            first_part_s = first_part_s or time.monotonic() - began
+            ledger += part.ledger
+            progress.update(ledger, part)
+            parts.append(part)
+    return Trial(plan=plan, parts=parts, first_part_s=first_part_s, leaving_s=0.0)
 
 
 def _in_small(plan: ActorPlan, images: int) -> tuple[ActorPlan, int]:
@@ -199,13 +213,3 @@ def _checks(
             raise StalledError(f"nothing has moved for {config.stall_timeout:.0f} s")
 
     return check
-
-
-def _timed(
-    parts: Iterable[Part], ledger: Ledger, progress: LabellingProgress, began: float
-) -> Iterator[tuple[Part, float]]:
-    for part in parts:
-        interruption.check()
-        ledger += part.ledger
-        progress.update(ledger, part)
-        yield part, time.monotonic() - began

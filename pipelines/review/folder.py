@@ -43,7 +43,7 @@ def write_review(config: ReviewConfig) -> WrittenReview:
     """
     output = Folder(config.output)
     try:
-        if output.list():
+        if not output.is_empty():
             raise InputError(f"output={config.output!r} is not empty: give a folder of its own")
         sample = draw_sample(config)
         photos = [

@@ -13,6 +13,7 @@ from .local import etag_of_file, walk_files
 from .objects import ABREAST, S3Object, is_listed_in_order, list_objects
 from .s3 import IMAGE_RETRIES, RetryPolicy
 from .uris import S3_SCHEME, is_s3, normalise_uri, split_s3_uri
+from .words import why, why_named
 
 __all__ = [
     "ABREAST",
@@ -36,5 +37,7 @@ __all__ = [
     "split_s3_uri",
     "to_parquet",
     "walk_files",
+    "why",
+    "why_named",
     "write_bytes",
 ]

@@ -4,6 +4,7 @@ S3's endpoint, region and credentials come from the standard AWS variables and f
 (AWS_ENDPOINT_URL, AWS_PROFILE, …), never from a URI, so that no secret can reach a table or a log.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipelines.storage.local import TEMPORARY, is_passing, locked, walk_files, w
 from pipelines.storage.objects import list_objects
 from pipelines.storage.s3 import TABLE_RETRIES, RetryPolicy
 from pipelines.storage.uris import S3_SCHEME, is_s3, normalise_uri, split_s3_uri
+from pipelines.storage.words import why
 
 STORAGE_ERRORS = s3.ERRORS
 """What a read or a write of either kind raises when the storage says no."""
@@ -37,7 +39,7 @@ def read_bytes(uri: str) -> bytes:
     try:
         return folder.read(name)
     except STORAGE_ERRORS as error:
-        raise InputError(f"{folder.uri_of(name)} cannot be read: {error}") from error
+        raise InputError(f"{folder.uri_of(name)} cannot be read: {why(error)}") from error
 
 
 def require_file(uri: str) -> None:
@@ -47,8 +49,8 @@ def require_file(uri: str) -> None:
         if folder.exists(name):
             return
     except STORAGE_ERRORS as error:
-        raise InputError(f"{uri} cannot be read: {error}") from error
-    raise InputError(f"{uri} cannot be read: there is no such file")
+        raise InputError(f"{uri} cannot be read: {why(error)}") from error
+    raise InputError(f"{uri} cannot be read: {why(FileNotFoundError())}")
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -61,7 +63,7 @@ def write_bytes(uri: str, data: bytes) -> None:
     try:
         folder.write(name, data)
     except STORAGE_ERRORS as error:
-        raise InputError(f"{uri} cannot be written: {error}") from error
+        raise InputError(f"{folder.uri_of(name)} cannot be written: {why(error)}") from error
 
 
 def folder_and_name(uri: str) -> tuple["Folder", str]:
@@ -159,6 +161,13 @@ class Folder:
             self._call("delete_object", name)
         else:
             Path(self._path(name)).unlink()
+
+    def is_empty(self) -> bool:
+        """Whether nothing is there: no folder either, or one without anything in it."""
+        if is_s3(self.uri):
+            return next(list_objects(f"{self.uri}/", self.policy), None) is None
+        path = Path(self.uri)
+        return not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir()))
 
     def list(self, below: str = "") -> list[str]:
         """Names of all files below a sub-folder, sorted; empty where there is no such folder."""

@@ -128,6 +128,7 @@ class _Sweep:
         return None
 
     def stop(self) -> None:
+        self._ranges.clear()  # so that an answer that is just being heard asks for no more
         for request in self._requests:
             request.cancel()
         self._shelf.close()

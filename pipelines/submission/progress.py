@@ -1,6 +1,7 @@
 """A job's log as it comes: on a terminal its progress lines become a bar, and all else goes by."""
 
 import json
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -56,9 +57,8 @@ class JobProgress:
 def _progress_in(line: str) -> dict[str, Any] | None:
     try:
         told = json.loads(line)
-        minutes, seconds = divmod(int(told["eta_seconds"]), 60)
-        left = f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left"
-        pace = f"{told['images_per_second']:.1f} images/s, {left}, {told['failed']} failed"
+        left = timedelta(seconds=told["eta_seconds"])
+        pace = f"{told['images_per_second']:.1f} images/s, {left} left, {told['failed']} failed"
         return {"completed": told["done"], "total": told["to_do"], "told": pace}
     except (ValueError, TypeError, KeyError):
         return None

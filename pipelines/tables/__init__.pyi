@@ -2,6 +2,7 @@ from . import runs
 from .audit import AuditConfig, RunAudit, audit_table
 from .commits import delete_leftovers, remaining_parts
 from .compaction import CompactionConfig, compact_table
+from .connection import check_memory, spilling_connection
 from .ddl import ddl
 from .layout import RunFolders, part_name
 from .ledger import Ledger, read_ledger
@@ -50,6 +51,7 @@ __all__ = [
     "RunSettings",
     "Views",
     "audit_table",
+    "check_memory",
     "compact_table",
     "ddl",
     "delete_leftovers",
@@ -67,5 +69,6 @@ __all__ = [
     "remaining_parts",
     "run_query",
     "runs",
+    "spilling_connection",
     "summarise",
 ]

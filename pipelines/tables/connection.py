@@ -33,7 +33,8 @@ def spilling_connection(memory_mb: int | None = None) -> Iterator[duckdb.DuckDBP
         connection.execute("SET TimeZone = 'UTC'")
         try:
             yield connection
-        except duckdb.OutOfMemoryException as error:
+        # The second is of a full disk; what a table's files may raise, whoever reads them tells.
+        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
             raise InputError(
                 f"DuckDB cannot do this in {memory_mb or 'the'} MB of memory: give it more, "
                 "or room to spill to (TMPDIR)"

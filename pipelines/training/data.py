@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.datasets import read_training_table
+from pipelines.datasets import parse_training_table
 from pipelines.errors import InputError, RunStoppedError
 from pipelines.photos import ErrorKind, ImageError
 from pipelines.storage import read_bytes
@@ -44,8 +44,10 @@ def read_training_data(train_uri: str, val_uri: str) -> TrainingData:
         InputError: a table cannot be read, has no images or no boxes, boxes that do not go with
             its class ids, or other class names than the other table.
     """
-    train, class_names = read_training_table(train_uri)
-    val, val_class_names = read_training_table(val_uri)
+    # Once: what is digested is what is trained on.
+    train_file, val_file = read_bytes(train_uri), read_bytes(val_uri)
+    train, class_names = parse_training_table(train_file, train_uri)
+    val, val_class_names = parse_training_table(val_file, val_uri)
     if class_names != val_class_names:
         raise InputError(
             f"{train_uri} has the classes {class_names} and {val_uri} has {val_class_names}: "
@@ -62,12 +64,12 @@ def read_training_data(train_uri: str, val_uri: str) -> TrainingData:
             train_uri,
             names,
         )
-    sha256 = {"train": _sha256(train_uri), "val": _sha256(val_uri)}
+    sha256 = {"train": _sha256(train_file), "val": _sha256(val_file)}
     return TrainingData(train, val, tuple(class_names), sha256)
 
 
-def _sha256(uri: str) -> str:
-    return hashlib.sha256(read_bytes(uri)).hexdigest()
+def _sha256(file: bytes) -> str:
+    return hashlib.sha256(file).hexdigest()
 
 
 def read_weights(uri: str | None) -> bytes | None:

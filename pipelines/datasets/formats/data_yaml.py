@@ -9,7 +9,7 @@ import yaml
 
 from pipelines.datasets.annotations import Annotations
 from pipelines.datasets.faults import Fault, collected
-from pipelines.datasets.files import is_file, is_photo, may_be_photo, read_file, read_lines
+from pipelines.datasets.files import is_file, is_photo, may_be_photo, read_lines
 from pipelines.datasets.formats.splits import chosen
 from pipelines.datasets.formats.yolo_labels import (
     Keypoints,
@@ -20,7 +20,7 @@ from pipelines.datasets.formats.yolo_labels import (
 )
 from pipelines.datasets.photo_names import find_photos
 from pipelines.errors import InputError
-from pipelines.storage import Folder, folder_and_name
+from pipelines.storage import Folder, folder_and_name, read_bytes
 
 DATA_YAML = "data.yaml"
 SPLITS = ("train", "val", "valid", "test")
@@ -61,7 +61,7 @@ class _Found:
 
 
 def _read_yaml(uri: str) -> Mapping[str, Any]:
-    text = read_file(uri)
+    text = read_bytes(uri)
     try:
         # Of the safe loaders the one that leaves scalars as they are written: a class named `no`
         # or `on` is not a truth value.

@@ -4,9 +4,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipelines.datasets.files import read_file
 from pipelines.errors import InputError
-from pipelines.storage import Folder
+from pipelines.storage import Folder, read_bytes
 
 MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
 """What an entry raises that lacks a key, or whose values are not of the format's types."""
@@ -14,7 +13,7 @@ MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError
 
 def read_json(uri: str) -> Any:
     """Raises InputError: the file cannot be read, or is not JSON."""
-    body = read_file(uri)
+    body = read_bytes(uri)
     try:
         return json.loads(body)
     except UnicodeDecodeError as error:

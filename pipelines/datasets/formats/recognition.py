@@ -4,7 +4,7 @@ import posixpath
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from pipelines.datasets.files import is_file, is_photo, read_file
+from pipelines.datasets.files import is_file, is_photo
 from pipelines.datasets.formats.coco_sources import coco_files
 from pipelines.datasets.formats.darknet import DATA_SUFFIX
 from pipelines.datasets.formats.data_yaml import DATA_YAML, YAML_SUFFIXES
@@ -12,7 +12,7 @@ from pipelines.datasets.formats.megadetector import CATEGORIES
 from pipelines.datasets.formats.voc_layouts import ANNOTATIONS, is_xml
 from pipelines.datasets.formats.yolo_folder import CLASS_LISTS
 from pipelines.errors import InputError
-from pipelines.storage import Folder
+from pipelines.storage import Folder, read_bytes
 
 Format = Literal["coco", "voc", "yolo", "label_studio", "megadetector", "detections"]
 
@@ -56,7 +56,7 @@ def recognise(source: str) -> Format:
 
 def _of_json(uri: str) -> Format:
     # Not parsed, which takes half a minute for COCO's own: the keys stand in it anyway.
-    body = read_file(uri)
+    body = read_bytes(uri)
     if not body[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
         return "megadetector" if f'"{CATEGORIES}"'.encode() in body else "coco"
     if b'"file"' in body and b'"detections"' in body:

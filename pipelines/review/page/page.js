@@ -34,7 +34,6 @@ function visibleBoxesOf(photo) {
 }
 
 function doubtOf(photo) {
-  if (photo.doubt !== undefined) return -photo.doubt;
   return Math.min(1, ...photo.boxes.map((box) => Math.abs(box[4] - threshold)));
 }
 

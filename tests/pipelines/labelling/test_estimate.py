@@ -25,39 +25,41 @@ def _found(images: int = 100_000, **others: object) -> Found:
 
 
 def _estimate(
-    found: Found, parts: Sequence[Part], arrivals: Sequence[float], plan: ActorPlan, *more: int
+    found: Found, parts: Sequence[Part], first_part_s: float, plan: ActorPlan, *more: int
 ) -> Estimate:
-    trial = Trial(plan=plan, parts=parts, arrivals=arrivals)
+    trial = Trial(plan=plan, parts=parts, first_part_s=first_part_s, leaving_s=2.0)
     return estimate(found, trial, 1000, [plan.num_actors, *more], reads_s3=True, writes_s3=True)
 
 
 def test_the_pace_is_that_of_the_parts_after_the_first_one_of_each_actor() -> None:
     """Each of two actors takes 8 s for its first ten images, and then 2 s: 5 images a second."""
     parts = [_part(detect_s=8.0)] * 2 + [_part(detect_s=2.0)] * 4
-    told = _estimate(_found(), parts, [20, 20, 22, 22, 24, 24], ActorPlan(2, 1.0, 0.0), 8)
+    told = _estimate(_found(), parts, 20, ActorPlan(2, 1.0, 0.0), 8)
     assert told.images_per_second == pytest.approx(10)
-    assert told.start_up_seconds == pytest.approx(11)  # less the 9 s of the first part
-    assert [each.seconds for each in told.durations] == pytest.approx([11 + 1e4, 11 + 2.5e3])
+    # The first ten images came after 20 s, of which they would take 2 s of an actor at its pace.
+    assert told.start_up_seconds == pytest.approx(18)
+    seconds = [each.seconds for each in told.durations]
+    assert seconds == pytest.approx([18 + 1e4 + 2, 18 + 2.5e3 + 2])
     assert [each.num_actors for each in told.durations] == [2, 8]
     assert [each.gpu_hours for each in told.durations] == [0, 0]
 
 
 def test_half_a_gpu_for_two_hours_is_one_gpu_hour() -> None:
     parts = [_part(detect_s=1.0)] * 3
-    told = _estimate(_found(72_000), parts, [0, 1, 2], ActorPlan(1, 1.0, 0.5))
+    told = _estimate(_found(72_000 - 20), parts, 0, ActorPlan(1, 1.0, 0.5))
     assert told.durations[0].seconds == pytest.approx(7200)
     assert told.durations[0].gpu_hours == pytest.approx(1)
 
 
 def test_of_a_sample_that_is_one_part_the_pace_is_what_kept_the_detector_busy() -> None:
-    told = _estimate(_found(), [_part(images=10, detect_s=2.0)], [9.0], ActorPlan(1, 1.0, 0.0))
+    told = _estimate(_found(), [_part(images=10, detect_s=2.0)], 9.0, ActorPlan(1, 1.0, 0.0))
     assert told.images_per_second == pytest.approx(5)
 
 
 def test_what_the_sample_has_is_scaled_to_what_was_found() -> None:
     parts = [_part(gone=1, retries=2), _part(), _part(), _part()]
     found = _found(images=100_000, skipped=50_000, left_out={".txt": 51_000})
-    told = _estimate(found, parts, [1, 2, 3, 4], ActorPlan(1, 1.0, 0.0))
+    told = _estimate(found, parts, 1, ActorPlan(1, 1.0, 0.0))
     assert told.share_failed == {"gone": 1 / 40}
     assert told.detections == 300_000
     assert told.table_bytes == 100 * EMPTY + 100_000 * 50  # 100 parts of 1,000 images
@@ -66,7 +68,7 @@ def test_what_the_sample_has_is_scaled_to_what_was_found() -> None:
 
 def test_large_images_make_more_parts() -> None:
     found = _found(size_bytes=100_000 * 1_000_000)
-    told = _estimate(found, [_part()] * 2, [1, 2], ActorPlan(1, 1.0, 0.0))
+    told = _estimate(found, [_part()] * 2, 1, ActorPlan(1, 1.0, 0.0))
     assert told.requests["put"] == 2 * 747  # 134 of them in a part
 
 

@@ -178,8 +178,9 @@ def _objects(uris: list[str], killed_after: int | None = None) -> Listing:
 @pytest.mark.parametrize("tables", [0, 1, 40, 140])
 @pytest.mark.parametrize("labelled", [None, _labelled([("00003", "of 00003", "r1")])])
 def test_a_listing_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
-    tmp_path: Path, tables: int, labelled: Views | None
+    monkeypatch, tmp_path: Path, tables: int, labelled: Views | None
 ) -> None:
+    monkeypatch.setattr(manifests, "ROWS_PER_TABLE", 7)
     folders = {name: Folder(str(tmp_path / name)) for name in ("whole", "killed")}
     uris = _numbers(1000)
     whole = write_manifest(_objects(uris), folders["whole"], 10, labelled)
@@ -198,7 +199,8 @@ def test_a_listing_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
     assert seen[0] > uris[max(done - 1, 0)]
 
 
-def test_a_listing_of_something_else_is_not_gone_on_with(folder: Folder) -> None:
+def test_a_listing_of_something_else_is_not_gone_on_with(monkeypatch, folder: Folder) -> None:
+    monkeypatch.setattr(manifests, "ROWS_PER_TABLE", 7)
     with pytest.raises(_KilledError):
         write_manifest(_objects(_numbers(1000), 100), folder, 10, decided_by="these weights")
     assert len(folder.list()) > 1

@@ -1,5 +1,6 @@
 import asyncio
 import random
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,8 @@ from botocore.exceptions import ClientError
 
 from benchmarks.list_server import list_server
 from pipelines.storage import s3
-from pipelines.storage.objects import list_objects
-from tests.faulty_s3 import Answer, FaultyS3, Forward, Request, Rule, access_denied
+from pipelines.storage.objects import ABREAST, list_objects
+from tests.faulty_s3 import Answer, FaultyS3, Forward, Request, Rule, access_denied, stall
 
 PREFIX = "photos/"
 
@@ -70,11 +71,16 @@ def test_a_listing_begins_after_the_key_that_it_is_given(tmp_path, monkeypatch) 
 
 def test_a_listing_that_nobody_takes_on_asks_for_no_more(tmp_path, monkeypatch) -> None:
     keys = _shapes()["numbered"]
-    with _names(tmp_path, keys, 100, monkeypatch):
+    with _names(tmp_path, keys, 10, monkeypatch) as url, FaultyS3(url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        proxy.add(Rule(stall(0.2)))
         listing = list_objects(f"s3://bucket/{PREFIX}")
-        assert [item.key for item in islice(listing, 150)] == keys[:150]
+        assert [item.key for item in islice(listing, 15)] == keys[:15]
         listing.close()
-        assert [item.key for item in list_objects(f"s3://bucket/{PREFIX}")] == keys
+        asked = len(proxy.requests)
+        time.sleep(1.0)
+        assert len(proxy.requests) <= asked + ABREAST  # those that were on their way
+        assert len(proxy.requests) < len(keys) / 10
 
 
 def test_a_slow_server_is_asked_for_many_ranges_at_a_time(tmp_path, monkeypatch) -> None:

@@ -34,11 +34,11 @@ def test_a_killed_worker_and_a_killed_driver_cost_nothing_but_time(
     os.kill(next(train_workers(raylet)), signal.SIGKILL)
     wait_until(lambda: not list(train_workers(raylet)))
     done = epochs_done(output)
+    wait_until_told(driver, f"going on after {done} epochs and 0 steps")
     wait_until(lambda: epochs_done(output) > done)
     workers = list(train_workers(raylet))
     os.killpg(driver.pid, signal.SIGKILL)
-    told, _ = driver.communicate(timeout=60)
-    assert f"going on after {done} epochs and 0 steps" in told
+    driver.communicate(timeout=60)
     wait_until(lambda: not any(map(command_line, workers)))  # which may be writing a state
     damage_newest_state(output)
 
@@ -97,6 +97,17 @@ def told_by(driver: subprocess.Popen[str]) -> str:
     told, _ = driver.communicate(timeout=300)
     assert driver.returncode == 0, told
     return told
+
+
+def wait_until_told(driver: subprocess.Popen[str], words: str) -> None:
+    """Read what it prints up to the line with these words; Ray hands on workers' lines late."""
+    assert driver.stdout is not None
+    lines = []
+    for line in driver.stdout:
+        lines.append(line)
+        if words in line:
+            return
+    raise AssertionError(f"it ended without {words!r}:\n{''.join(lines)}")
 
 
 def epochs_done(output: Folder) -> int:
