@@ -41,6 +41,8 @@ class DetectorSettings:
     """"cpu" or "cuda", as torch names it."""
     runtime: str = TORCH
     """What runs YOLOX: torch, or onnxruntime on a CPU."""
+    full_decode: bool = False
+    """Whether YOLOX decodes large JPEGs in full, where a part of their size fills the canvas."""
 
 
 @dataclass(frozen=True)

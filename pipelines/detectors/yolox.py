@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.detectors.contract import DetectorSettings, LabelledImage
 from pipelines.detectors.runtimes.contract import Found, load_runtime_class
-from pipelines.photos import ErrorKind, ImageError, Pixels, decode_image
+from pipelines.photos import ErrorKind, ImageError, Photo, Pixels, decode_for_canvas, decode_image
 from yolox_core import LetterboxTransform, letterbox
 
 BATCHES_BEFORE_DOUBLING = 16
@@ -74,16 +74,20 @@ class YoloxDetector:
 
     def _prepare(self, body: bytes) -> _Prepared | ImageError:
         try:
-            pixels = decode_image(body, self.settings.max_pixels)
-            return _Prepared(
-                *letterbox(pixels, self.settings.input_size, self._runtime.preprocessing)
-            )
+            photo, size = self._decode(body), self.settings.input_size
+            convention = self._runtime.preprocessing
+            return _Prepared(*letterbox(photo.pixels, size, convention, original_size=photo.size))
         except ImageError as error:
             return error
         except MemoryError:
             return ImageError(ErrorKind.OUT_OF_MEMORY, "not enough memory to decode it")
         except Exception as error:  # whatever one file does to a decoder, it costs one row
             return ImageError(ErrorKind.CORRUPT, f"{type(error).__name__}: {error}")
+
+    def _decode(self, body: bytes) -> Photo:
+        if self.settings.full_decode:
+            return Photo.whole(decode_image(body, self.settings.max_pixels))
+        return decode_for_canvas(body, self.settings.max_pixels, self.settings.input_size)
 
     def _detect_batch(
         self, batch: Sequence[_Prepared | ImageError]

@@ -70,6 +70,9 @@ class LabellingConfig:
     dry_run: bool = False
     """Label nothing but 200 images of the source, write nothing, and tell what the run would take:
     a table for people on stderr, JSON on stdout."""
+    full_decode: bool = False
+    """Decode large JPEGs in full. Without it: at a half or a quarter of their size, while neither
+    side is smaller than the model is fed; a run that was begun in full goes on so."""
     max_pixels: int = 100_000_000
     """Larger images are refused from their header."""
     max_image_bytes: int = 256 * 1024 * 1024
@@ -119,6 +122,8 @@ class LabellingConfig:
             _check_date(self.date)
         if self.detector != YOLOX and self.runtime != "auto":
             raise ValueError(f"runtime={self.runtime!r}: is for the detector {YOLOX} only")
+        if self.detector != YOLOX and self.full_decode:
+            raise ValueError(f"--full_decode is for the detector {YOLOX} only")
         if self.runtime == "onnxruntime" and self.gpus_per_actor:
             raise ValueError(
                 f"gpus_per_actor={self.gpus_per_actor:g} with runtime='onnxruntime', which runs on "

@@ -78,6 +78,7 @@ class Stages:
             threads=1,  # until an actor knows its node
             device="cuda" if plan.gpus and runtime != ONNXRUNTIME else "cpu",
             runtime=runtime,
+            full_decode=model.settings.full_decode,
         )
         return cls(
             fetch=fetch,

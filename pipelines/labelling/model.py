@@ -51,6 +51,7 @@ def read_model(config: LabellingConfig, weights: bytes) -> Model:
         detector=config.detector,
         selection=_selection(config),
         runtime=runtime,
+        full_decode=config.full_decode,
     )
     return Model(weights, settings)
 

@@ -5,7 +5,7 @@ This is the one decoder of training, evaluation and labelling.
 
 import io
 import warnings
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -29,6 +29,12 @@ class Photo(NamedTuple):
     size: tuple[int, int]
     """(height, width) of the photo itself after EXIF orientation, in pixels."""
 
+    @classmethod
+    def whole(cls, pixels: Pixels) -> Self:
+        """All pixels of a photo."""
+        height, width, _ = pixels.shape
+        return cls(pixels, (height, width))
+
 
 def decode_image(data: bytes, max_pixels: int) -> Pixels:
     """(H, W, 3) BGR pixels of an image file, the first frame where it has several.
@@ -46,8 +52,8 @@ def decode_for_canvas(data: bytes, max_pixels: int, canvas: tuple[int, int]) -> 
     """As `decode_image`, at a half or a quarter of the size where that is enough for a canvas.
 
     A JPEG's own transform gives such pixels for less, and they are nearer to the mean of the pixels
-    they stand for than what a linear resize of all of them picks. What is decoded is never smaller
-    than what a letterbox of (height, width) `canvas` makes of the photo.
+    they stand for than what a linear resize of all of them picks. What is decoded has at least
+    thrice the rows and columns that a letterbox of (height, width) `canvas` makes of the photo.
 
     Raises:
         ImageError: as `decode_image`.
@@ -57,8 +63,7 @@ def decode_for_canvas(data: bytes, max_pixels: int, canvas: tuple[int, int]) -> 
     pixels = _decoded(data, width, height, _FLAGS[reduction])
     upright, turned = (_reduced(height, width, reduction), _reduced(width, height, reduction))
     if upright == turned and width != height:  # whether EXIF turns it cannot be told from these
-        pixels = _decoded(data, width, height, cv2.IMREAD_COLOR)
-        return Photo(pixels, pixels.shape[:2])
+        return Photo.whole(_decoded(data, width, height, cv2.IMREAD_COLOR))
     return Photo(pixels, (height, width) if pixels.shape[:2] == upright else (width, height))
 
 
@@ -70,13 +75,23 @@ _FLAGS = {
 }
 
 
+_MARGIN = 3
+"""Decoded pixels for each on the canvas, along a side. With it boxes move no more than by noise of
+one grey level: of those of coco_val79 enlarged to 12 Mpx, scored above 0.3, 99 % stay at IoU 0.9,
+but 95 % where 2.4 will do; and a quarter is not decoded faster than a half."""
+
+
 def _reduction(width: int, height: int, canvas: tuple[int, int]) -> int:
-    """The largest for which no side is smaller than on the canvas, whichever way EXIF turns it."""
+    """The largest that leaves the margin, whichever way EXIF turns the photo."""
     shrinks = (
         max(height / canvas[0], width / canvas[1]),
         max(width / canvas[0], height / canvas[1]),
     )
-    return next(reduction for reduction in (4, 2, 1) if reduction <= max(1, min(shrinks)))
+    return next(
+        reduction
+        for reduction in (4, 2, 1)
+        if reduction * _MARGIN <= min(shrinks) or reduction == 1
+    )
 
 
 def _reduced(height: int, width: int, reduction: int) -> tuple[int, int]:

@@ -59,32 +59,40 @@ class RunSettings:
     runtime: str = TORCH
     """What runs yolox: torch, onnxruntime or, before the run's first actor, auto; of another
     detector nothing."""
+    full_decode: bool = False
+    """Whether large JPEGs were decoded in full, as all were by versions that knew no other way."""
 
     def labels_like(self, other: "RunSettings") -> bool:
-        """Whether an image gets the same rows, whatever it was listed for.
+        """Whether an image has the rows that others would give it, whatever it was listed for.
 
-        Up to the last digits, in which runtimes differ.
+        Up to the last digits, in which runtimes differ; decoded in full is as good as in part.
         """
-        mine, theirs = (
-            replace(settings, source="", selection="", runtime=AUTO) for settings in (self, other)
-        )
-        return mine == theirs
+        theirs = replace(other._taking_over(self), source=self.source, selection=self.selection)
+        return self == theirs and self._is_full_enough_for(other)
 
     def fingerprint(self) -> str:
-        """8 hex digits that name these settings, but for the runtime."""
+        """8 hex digits that name these settings, but for what a run may take over."""
         # By its word of before, so that a run that an older version began is found and goes on.
         detector = _YOLOX_BEFORE if self.detector == YOLOX else self.detector
         values = asdict(replace(self, detector=detector))
-        del values["runtime"]  # which a run of auto takes over from what it finds
+        del values["runtime"], values["full_decode"]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
 
     def runs_like(self, other: "RunSettings") -> bool:
-        """Whether one may go on where the other stopped, as far as their runtimes go."""
-        return self.runtime == other.runtime or AUTO in (self.runtime, other.runtime)
+        """Whether others may go on with a run of these, taking over its runtime and decoding."""
+        same_runtime = self.runtime == other.runtime or AUTO in (self.runtime, other.runtime)
+        return same_runtime and self._is_full_enough_for(other)
+
+    def _taking_over(self, other: "RunSettings") -> "RunSettings":
+        """As these become where a run of others goes on."""
+        return replace(self, runtime=other.runtime, full_decode=other.full_decode)
+
+    def _is_full_enough_for(self, other: "RunSettings") -> bool:
+        return self.full_decode or not other.full_decode
 
     def differences(self, other: "RunSettings") -> list[str]:
         if self.runs_like(other):
-            other = replace(other, runtime=self.runtime)
+            other = other._taking_over(self)
         pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return [
             f"{name} {mine!r}, now {theirs!r}" for name, mine, theirs in pairs if mine != theirs
@@ -159,6 +167,7 @@ class RunRecord:
         values["input_size"] = tuple(values["input_size"])
         values["detector"] = detector_of(values)
         values.setdefault("runtime", TORCH if values["detector"] == YOLOX else "")
+        values.setdefault("full_decode", True)
         return cls(
             **_fields_of(cls, values),
             settings=RunSettings(**_fields_of(RunSettings, values)),

@@ -50,6 +50,13 @@ def test_boxes_lie_on_the_photo_and_scores_fall(detector: YoloxDetector) -> None
     assert set(found.class_ids) <= {0, 1, 2}
 
 
+@pytest.mark.parametrize("full_decode", [True, False])
+def test_boxes_of_a_large_jpeg_lie_on_all_of_it(tiny_checkpoint: bytes, full_decode: bool) -> None:
+    [found] = _detector(tiny_checkpoint, full_decode=full_decode)([_jpeg(601, 403, seed=1)])
+    assert (found.width, found.height) == (601, 403)
+    assert found.boxes_xyxy.max() > 400  # of 151 columns, if a quarter of them were decoded
+
+
 def test_a_bad_image_changes_nothing_for_its_neighbours(detector: YoloxDetector) -> None:
     good = [_jpeg(80, 60, seed) for seed in range(3)]
     alone = detector(good)

@@ -67,16 +67,16 @@ def _jpeg(height: int, width: int, orientation: int = 1) -> bytes:
 @pytest.mark.parametrize(
     ("size", "canvas", "decoded"),
     [
-        ((3000, 4000), (640, 640), (750, 1000)),  # a quarter, which is more than 480 x 640
-        ((3000, 4000), (1024, 1024), (1500, 2000)),
+        ((3000, 4000), (640, 640), (1500, 2000)),  # a half, which is thrice 480 x 640
+        ((3000, 4000), (320, 320), (750, 1000)),  # a quarter, which is thrice 240 x 320
+        ((3000, 4000), (704, 704), (3000, 4000)),  # half of it is not thrice 528 x 704
         ((480, 640), (416, 416), (480, 640)),
-        ((835, 1001), (416, 416), (418, 501)),  # odd sides are rounded up
-        ((831, 832), (416, 416), (831, 832)),  # of a square, what EXIF does could not be told
-        ((831, 831), (416, 416), (831, 831)),  # half of it would be too small
-        ((3000, 4000), (320, 1280), (750, 1000)),  # of which 320 x 426 are shown
+        ((835, 1001), (160, 160), (418, 501)),  # odd sides are rounded up
+        ((1001, 1002), (160, 160), (1001, 1002)),  # whether EXIF turns it could not be told
+        ((3000, 4000), (240, 1280), (750, 1000)),  # of which 240 x 320 are shown
     ],
 )
-def test_a_large_jpeg_is_decoded_at_a_part_of_its_size_never_below_the_canvas(
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size_never_below_thrice_its_canvas(
     size, canvas, decoded
 ) -> None:
     photo = decode_for_canvas(_jpeg(*size), MAX_PIXELS, canvas)
@@ -90,10 +90,10 @@ def test_a_part_of_a_turned_jpeg_lies_on_its_canvas_where_all_of_it_would(
     orientation: int, size: tuple[int, int]
 ) -> None:
     body = _jpeg(*size, orientation)
-    whole, photo = decode_image(body, MAX_PIXELS), decode_for_canvas(body, MAX_PIXELS, (256, 256))
+    whole, photo = decode_image(body, MAX_PIXELS), decode_for_canvas(body, MAX_PIXELS, (128, 128))
     assert photo.size == whole.shape[:2]
-    expected, there = letterbox(whole, (256, 256))
-    canvas, back = letterbox(photo.pixels, (256, 256), original_size=photo.size)
+    expected, there = letterbox(whole, (128, 128))
+    canvas, back = letterbox(photo.pixels, (128, 128), original_size=photo.size)
     assert back == there
     assert np.abs(canvas.astype(int) - expected).max() <= 3
 
