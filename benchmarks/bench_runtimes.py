@@ -161,7 +161,7 @@ def _by_torch(checkpoint: Checkpoint) -> Callable[[Pixels], Any]:
 
 
 def _by_onnxruntime(model: bytes) -> Callable[[Pixels], Any]:
-    load_runtime_class(ONNXRUNTIME)  # which sees to its telemetry
+    load_runtime_class(ONNXRUNTIME, "cpu")  # which sees to its telemetry
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

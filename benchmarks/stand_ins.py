@@ -1,5 +1,6 @@
 """Stand-ins for what a pipeline spends its time on, so that what is left is the pipeline itself."""
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,3 +46,19 @@ class BlindDetector:
 
     def __call__(self, bodies: Sequence[bytes]) -> list[LabelledImage]:
         return [self._answer] * len(bodies)
+
+
+class SleepingGPU(BlindDetector):
+    """A GPU that does nothing, in the time that a fast one takes: 64 images in 12.8 ms."""
+
+    images_per_second = 5000
+    batch_size = 64
+
+    def prepare(self, bodies: Sequence[bytes]) -> Sequence[bytes]:
+        return bodies
+
+    def detect(self, prepared: Sequence[bytes]) -> list[LabelledImage]:
+        for start in range(0, len(prepared), self.batch_size):
+            count = len(prepared[start : start + self.batch_size])
+            time.sleep(count / self.images_per_second)
+        return self(prepared)

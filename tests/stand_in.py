@@ -11,17 +11,18 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from pipelines.detectors.contract import DetectorSettings, LabelledImage
+from pipelines.detectors.contract import DetectorSettings, LabelledImage, ModelFailedError
 
 SLOW_S = 0.2
 """What a body that begins with SLOW takes."""
 
 
 class StandIn:
-    """CRASH, EXIT, OOM, HUGE, HANG, SLOW, RAISE happen to the process, NAN, EMPTY to the answer."""
+    """What begins a body happens to the process, or with NAN and EMPTY to the answer."""
 
     class_names = ("cat", "dog", "bird")
 
@@ -47,8 +48,28 @@ class StandIn:
             ctypes.PyDLL(None).sleep(600)
         elif body.startswith(b"SLOW"):
             time.sleep(SLOW_S)
+        elif body.startswith(b"FAIL"):
+            raise ModelFailedError("an illegal memory access was encountered")
         elif body.startswith(b"RAISE"):
             raise DetectorBugError(0, "a bug")
+
+
+class ReadingAhead(StandIn):
+    """Says of each image how many of the next question's had been prepared when it was asked."""
+
+    def __init__(self, checkpoint: bytes, settings: DetectorSettings) -> None:
+        self._prepared = 0
+
+    def prepare(self, bodies: Sequence[bytes]) -> Sequence[bytes]:
+        self._prepared += len(bodies)
+        return bodies
+
+    def detect(self, prepared: Sequence[bytes]) -> list[LabelledImage]:
+        for body in prepared:
+            self._suffer(body)
+        ahead = self._prepared - len(prepared)
+        self._prepared -= len(prepared)
+        return [replace(found_in(body), width=1 + ahead) for body in prepared]
 
 
 class Weighing(StandIn):

@@ -37,6 +37,7 @@ from .losses import YOLOXLoss, check_targets
 from .onnx_export import ONNX_INPUT, ONNX_OPSET, OnnxContents, export_onnx
 from .optim import ModelEMA, build_optimizer, ema_decay
 from .postprocess import Detections, postprocess, postprocess_raw
+from .postprocess_padded import postprocess_padded
 from .schedules import OptimizerName, warmup_cosine, yolox_pytorch_cosine, yolox_pytorch_step
 from .simota import (
     OFFICIAL_RULE,
@@ -96,6 +97,7 @@ __all__ = [
     "paired_iou",
     "pairwise_iou",
     "postprocess",
+    "postprocess_padded",
     "postprocess_raw",
     "resize_batch",
     "save_checkpoint",

@@ -1,4 +1,5 @@
 from .checkpoint import parse_checkpoint, read_checkpoint
+from .child import Answers
 from .contract import (
     ONNXRUNTIME,
     TORCH,
@@ -8,7 +9,7 @@ from .contract import (
     LabelledImage,
     load_detector_class,
 )
-from .isolated import IsolatedDetector
+from .isolated import IN_FLIGHT, IsolatedDetector
 from .runtimes.contract import load_runtime_class
 from .runtimes.exporting import export_checkpoint
 from .runtimes.onnx_file import is_onnx
@@ -17,9 +18,11 @@ from .runtimes.weights import describe_onnx, onnx_of, read_facts
 from .yolox import YoloxDetector
 
 __all__ = [
+    "IN_FLIGHT",
     "ONNXRUNTIME",
     "TORCH",
     "YOLOX",
+    "Answers",
     "DetectorSettings",
     "ImageDetector",
     "IsolatedDetector",

@@ -4,7 +4,7 @@ No torch in here: the processes that only hand images on need not wait for it.
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,8 +33,8 @@ class DetectorSettings:
     score_threshold: float
     nms_threshold: float
     max_pixels: int
-    batch_size: int
-    """Images in one forward pass."""
+    batch_size: int | None
+    """Images in one forward pass; None for what suits the device."""
     threads: int
     """For decoding, and for the model where it has no GPU."""
     device: str
@@ -69,6 +69,11 @@ class LabelledImage:
         }
 
 
+class ModelFailedError(Exception):
+    """A model cannot look at some images. Where it has a process of its own, that is ended over
+    it, as a crash would end it: another may be well, and the image at fault is found."""
+
+
 class ImageDetector(Protocol):
     """Any class like this one can label an archive, named as "package.module:Class".
 
@@ -101,6 +106,19 @@ class ImageDetector(Protocol):
             One answer for each, in the order given. An ImageError is returned, not raised: it
             becomes the image's row.
         """
+
+
+class ReadAheadDetector(ImageDetector, Protocol):
+    """A detector that decodes some images while its model looks at those before.
+
+    Where it lives in a process of its own, `detect(prepare(bodies))` stands for a call.
+    """
+
+    def prepare(self, bodies: Sequence[bytes]) -> Any:
+        """Begin with what needs no model, and return at once. Called from a thread of its own."""
+
+    def detect(self, prepared: Any) -> Iterable[LabelledImage | ImageError]:
+        """The answers, one for each of the images that were prepared, in their order."""
 
 
 def load_detector_class(name: str) -> type[ImageDetector]:

@@ -1,10 +1,10 @@
 """The fork server: it forks a detector's processes, so that a new one need not import torch again.
 
-`python -m pipelines.detectors.fork_server FD DETECTOR [RUNTIME]` imports the detector and, of ours,
-what runs it. Then it serves the other end of the socket FD, one byte at a time: FORK comes with a
-connection, which a new child takes to `_serve`; REAP ends the child, and is answered with its exit
-code. It ends when the socket is closed, and takes its child with it. It never computes anything, so
-it notices at once.
+`python -m pipelines.detectors.fork_server FD DETECTOR [RUNTIME DEVICE]` imports the detector and,
+of ours, what runs it. Then it serves the other end of the socket FD, one byte at a time: FORK comes
+with a connection, which a new child takes to `_serve`; REAP ends the child, and is answered with
+its exit code. It ends when the socket is closed, and takes its child with it. It never computes
+anything, so it notices at once.
 """
 
 import ctypes
@@ -15,11 +15,13 @@ import socket
 import struct
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from typing import Any
 
-from pipelines.detectors.contract import ImageDetector, load_detector_class
+from pipelines.detectors.contract import ImageDetector, ModelFailedError, load_detector_class
 from pipelines.detectors.runtimes.contract import load_runtime_class
 
 FORK = b"f"
@@ -31,12 +33,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    control, detector, runtimes = socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[3:]
+    control, detector, runtime = socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[3:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever holds the other end
     with suppress(Exception):  # the child meets the same error, and has someone to tell
         load_detector_class(detector)
-        for runtime in runtimes:
-            load_runtime_class(runtime)
+        if runtime:
+            load_runtime_class(*runtime)
     child = 0
     while True:
         command, fds, _, _ = socket.recv_fds(control, 1, 1)
@@ -88,18 +90,41 @@ def _serve(connection: Connection, name: str) -> None:
             connection.send_bytes(_pickled(error))
             return
         connection.send_bytes(reply)
-        while True:
-            bodies = [connection.recv_bytes() for _ in range(connection.recv())]
-            connection.send_bytes(_reply(detector, bodies))
+        try:
+            _answer(connection, detector)
+        except MemoryError:
+            # Which image it was is found as if the kernel had killed the process, by a fresh one.
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _reply(detector: ImageDetector, bodies: Sequence[bytes]) -> bytes:
+def _answer(connection: Connection, detector: ImageDetector) -> None:
+    """Answer questions, each of which is read, and prepared, while the one before is answered."""
+    prepare = getattr(detector, "prepare", list)
+    detect = getattr(detector, "detect", detector)
+    reader = ThreadPoolExecutor(1)
+    coming = reader.submit(_read, connection, prepare)
+    while True:
+        question = coming.result()
+        coming = reader.submit(_read, connection, prepare)
+        connection.send_bytes(_reply(detect, question))
+
+
+def _read(connection: Connection, prepare: Callable[[list[bytes]], Any]) -> "Future[Any]":
+    """The next question's images, prepared; of what that raises, the answer tells."""
+    bodies = [connection.recv_bytes() for _ in range(connection.recv())]
+    prepared: Future[Any] = Future()
+    try:
+        prepared.set_result(prepare(bodies))
+    except Exception as error:
+        prepared.set_exception(error)
+    return prepared
+
+
+def _reply(detect: Callable[[Any], Iterable[Any]], question: "Future[Any]") -> bytes:
     """The detector's answers, or what it raised, pickled."""
     try:
-        return pickle.dumps(list(detector(bodies)))
-    except MemoryError:
-        # Which image it was is found as if the kernel had killed the process, with a fresh one.
-        os.kill(os.getpid(), signal.SIGKILL)
+        return pickle.dumps(list(detect(question.result())))
+    except (MemoryError, ModelFailedError):
         raise
     except Exception as error:
         return _pickled(error)

@@ -1,82 +1,93 @@
 """YoloxDetector: one loaded model that turns the bytes of images into boxes on them."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice
-from typing import TypeVar
+from typing import TypeAlias
 
 import cv2
-import numpy as np
 
+from pipelines.detectors.canvases import Canvases, CanvasPool
 from pipelines.detectors.contract import DetectorSettings, LabelledImage
+from pipelines.detectors.fitting import FittingModel
 from pipelines.detectors.runtimes.contract import Found, load_runtime_class
-from pipelines.photos import ErrorKind, ImageError, Photo, Pixels, decode_for_canvas, decode_image
+from pipelines.photos import ErrorKind, ImageError, Photo, decode_for_canvas, decode_image
 from yolox_core import LetterboxTransform, letterbox
 
-BATCHES_BEFORE_DOUBLING = 16
-"""Of a size that fits, until twice the size is tried again; one pass is lost if it still fails."""
-
-Item = TypeVar("Item")
+_Finish: TypeAlias = Callable[[], Sequence[Found | ImageError]]
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    canvas: Pixels
-    transform: LetterboxTransform
+class _Batch:
+    """Images that pass through the model together; threads decode them."""
 
+    canvases: Canvases
+    decoded: "Sequence[Future[LetterboxTransform | ImageError]]"
+    """How each lies on its canvas."""
 
-class _BatchSize:
-    """How many images pass through the model at once: fewer when memory runs out, later more."""
-
-    def __init__(self, largest: int) -> None:
-        self.current = largest
-        self._largest = largest
-        self._successes = 0
-
-    def halve(self, failed: int) -> None:
-        """After a batch of `failed` images, more than one, did not fit."""
-        self.current = failed // 2
-        self._successes = 0
-
-    def count_success(self) -> None:
-        self._successes += 1
-        if self._successes % BATCHES_BEFORE_DOUBLING == 0:
-            self.current = min(2 * self.current, self._largest)
+    def give_back(self) -> None:
+        wait(self.decoded)
+        self.canvases.give_back()
 
 
 class YoloxDetector:
-    """YOLOX as an ImageDetector, run by whatever the settings name.
+    """YOLOX as a ReadAheadDetector, run by whatever the settings name.
 
-    Decodes in threads while the model runs. Where a batch does not fit into memory it is halved,
-    down to one image, which is then `out_of_memory`.
+    Decodes in threads while the model runs.
     """
 
     def __init__(self, checkpoint: bytes, settings: DetectorSettings) -> None:
         # Ray decides how many cores a process may use; OpenCV would take them all.
         cv2.setNumThreads(1)
         self.settings = settings
-        self._runtime = load_runtime_class(settings.runtime)(checkpoint, settings)
+        runtime = load_runtime_class(settings.runtime, settings.device)
+        self._runtime = runtime(checkpoint, settings)
         self.class_names = self._runtime.class_names
-        self._batch_size = _BatchSize(settings.batch_size)
+        self._model = FittingModel(self._runtime)
+        self._canvases = CanvasPool(self._runtime.new_canvases)
         self._pool = ThreadPoolExecutor(settings.threads)
 
     def __call__(self, bodies: Sequence[bytes]) -> list[LabelledImage | ImageError]:
         """What is in each image, or why that cannot be known; in the order given."""
-        # map() starts every decoding at once and gives results in order: the pool decodes the next
-        # images while the model is busy with these.
-        prepared = self._pool.map(self._prepare, bodies)
-        return [
-            result
-            for batch in _batched(prepared, self.settings.batch_size)
-            for result in self._detect_batch(batch)
-        ]
+        return list(self.detect(self.prepare(bodies)))
 
-    def _prepare(self, body: bytes) -> _Prepared | ImageError:
+    def prepare(self, bodies: Sequence[bytes]) -> list[_Batch]:
+        """Begin to decode images."""
+        size = self._runtime.batch_size
+        return [self._decoding(bodies[at : at + size]) for at in range(0, len(bodies), size)]
+
+    def detect(self, prepared: Sequence[_Batch]) -> Iterator[LabelledImage | ImageError]:
+        """What is in each image that was prepared, in their order."""
+        begun: deque[tuple[_Batch, _Finish]] = deque()
         try:
-            photo, size = self._decode(body), self.settings.input_size
-            convention = self._runtime.preprocessing
-            return _Prepared(*letterbox(photo.pixels, size, convention, original_size=photo.size))
+            for batch in prepared:
+                begun.append((batch, self._begin(batch)))
+                if len(begun) > 1:  # the model has something to do while we wait for it
+                    yield from self._answers(*begun.popleft())
+            for batch, finish in begun:
+                yield from self._answers(batch, finish)
+        finally:
+            for batch in prepared:
+                batch.give_back()
+
+    def _decoding(self, bodies: Sequence[bytes]) -> _Batch:
+        canvases = self._canvases.lend()
+        rows = range(len(bodies))
+        decoded = [self._pool.submit(self._prepare, bodies[row], canvases, row) for row in rows]
+        return _Batch(canvases, decoded)
+
+    def _prepare(
+        self, body: bytes, canvases: Canvases, row: int
+    ) -> LetterboxTransform | ImageError:
+        try:
+            photo = self._decode(body)
+            size, convention = self.settings.input_size, self._runtime.preprocessing
+            canvas = canvases.rows()[row]
+            _, transform = letterbox(
+                photo.pixels, size, convention, original_size=photo.size, out=canvas
+            )
+            return transform
         except ImageError as error:
             return error
         except MemoryError:
@@ -89,46 +100,31 @@ class YoloxDetector:
             return Photo.whole(decode_image(body, self.settings.max_pixels))
         return decode_for_canvas(body, self.settings.max_pixels, self.settings.input_size)
 
-    def _detect_batch(
-        self, batch: Sequence[_Prepared | ImageError]
-    ) -> Iterator[LabelledImage | ImageError]:
-        decoded = [item for item in batch if isinstance(item, _Prepared)]
-        detections = iter(self._forward_what_fits([item.canvas for item in decoded]))
-        for item in batch:
-            if isinstance(item, ImageError):
-                yield item
-                continue
-            found = next(detections)
-            yield found if isinstance(found, ImageError) else _on_the_photo(found, item.transform)
+    def _begin(self, batch: _Batch) -> _Finish:
+        ways = [way.result() for way in batch.decoded]
+        rows = [row for row, way in enumerate(ways) if isinstance(way, LetterboxTransform)]
+        if not rows:
+            return list
+        canvases = batch.canvases.rows()[: len(ways)]
+        # As they lie, if they can be: a choice of them is a copy.
+        return self._model.begin(canvases if len(rows) == len(ways) else canvases[rows])
 
-    def _forward_what_fits(self, canvases: Sequence[Pixels]) -> list[Found | ImageError]:
-        found: list[Found | ImageError] = []
-        while len(found) < len(canvases):
-            batch = canvases[len(found) : len(found) + self._batch_size.current]
-            try:
-                found += self._forward(batch)
-                self._batch_size.count_success()
-            # The next try comes after this block: the error holds the tensors of the failed one.
-            except MemoryError as error:
-                if len(batch) > 1:
-                    self._batch_size.halve(len(batch))
-                else:
-                    found.append(ImageError(ErrorKind.OUT_OF_MEMORY, f"in the model: {error}"))
-        return found
-
-    def _forward(self, canvases: Sequence[Pixels]) -> list[Found | ImageError]:
-        no_number = ImageError(ErrorKind.NOT_FINITE, "the model gave NaN or infinity")
-        found = self._runtime(np.stack(canvases))
-        return [no_number if of_one is None else of_one for of_one in found]
+    def _answers(self, batch: _Batch, finish: _Finish) -> Iterator[LabelledImage | ImageError]:
+        found = iter(finish())
+        batch.give_back()
+        for way in batch.decoded:
+            yield _on_the_photo(found, way.result())
 
 
-def _on_the_photo(found: Found, transform: LetterboxTransform) -> LabelledImage:
-    height, width = transform.original_size
-    boxes = transform.to_original(found.boxes_xyxy)
-    return LabelledImage(width, height, boxes, found.scores, found.class_ids)
-
-
-def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+def _on_the_photo(
+    found: Iterator[Found | ImageError], way: LetterboxTransform | ImageError
+) -> LabelledImage | ImageError:
+    """The next of what was found, if there were pixels to look at."""
+    if isinstance(way, ImageError):
+        return way
+    of_canvas = next(found)
+    if isinstance(of_canvas, ImageError):
+        return of_canvas
+    height, width = way.original_size
+    boxes = way.to_original(of_canvas.boxes_xyxy)
+    return LabelledImage(width, height, boxes, of_canvas.scores, of_canvas.class_ids)

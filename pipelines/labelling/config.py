@@ -53,8 +53,9 @@ class LabellingConfig:
     """Low on purpose: labels are filtered when they are queried, and a rerun costs GPU hours."""
     nms_threshold: float = 0.65
     """Of two boxes of one class that overlap by a larger IoU, the better one stays."""
-    batch_size: int = 16
-    """Images in one forward pass."""
+    batch_size: int | None = None
+    """Images in one forward pass. Without it: 16, or on a GPU as many as its memory takes, up to
+    64."""
     num_actors: int | None = None
     """Detectors that run side by side. Without it: one per GPU, or one per core."""
     gpus_per_actor: float | None = None
@@ -104,7 +105,7 @@ class LabellingConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
         for name in ("batch_size", "images_per_part", "max_pixels", "max_image_bytes"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
         for name in ("max_retries_per_image", "image_timeout", "stall_timeout", "wait_timeout"):
             if getattr(self, name) <= 0:

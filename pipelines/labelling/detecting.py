@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.detectors import ImageDetector, LabelledImage
+from pipelines.detectors import Answers, ImageDetector, IsolatedDetector, LabelledImage
 from pipelines.labelling.blocks import DETECTED, FOUND, PART_KEYS
 from pipelines.photos import ErrorKind, ImageError
 from pipelines.tables import IMAGES
@@ -40,10 +40,7 @@ def detect_block(detector: ImageDetector, fetched: pa.Table) -> pa.Table:
     Raises:
         RuntimeError: an answer does not keep to the ImageDetector contract.
     """
-    started = time.perf_counter()
-    results = _results(detector, fetched)
-    seconds = (time.perf_counter() - started) / max(len(results), 1)
-
+    results, seconds = _results(detector, fetched)
     boxes = _boxes_of(results)
     _check_class_ids(boxes.columns["class_id"], len(detector.class_names))
     results, boxes = _refuse_what_is_not_finite(results, boxes)
@@ -62,12 +59,12 @@ def detect_block(detector: ImageDetector, fetched: pa.Table) -> pa.Table:
         "labelled_at": [datetime.now(UTC)] * len(results),
         "fetch_seconds": fetched["fetch_seconds"],
         "retries": fetched["retries"],
-        "detect_seconds": [seconds] * len(results),
+        "detect_seconds": [seconds / max(len(results), 1)] * len(results),
     }
     return pa.Table.from_pydict(columns, schema=DETECTED)
 
 
-def _results(detector: ImageDetector, fetched: pa.Table) -> list[LabelledImage | ImageError]:
+def _results(detector: ImageDetector, fetched: pa.Table) -> Answers:
     """The detector's answers, and between them why there was nothing to ask."""
     columns = (fetched[name].to_pylist() for name in ("data", "error_kind", "error_message"))
     bodies = [
@@ -75,13 +72,22 @@ def _results(detector: ImageDetector, fetched: pa.Table) -> list[LabelledImage |
         for data, kind, message in zip(*columns, strict=True)
     ]
     asked = [body for body in bodies if not isinstance(body, ImageError)]
-    answers = detector(asked) if asked else []
+    answers, seconds = _asked(detector, asked)
     if len(answers) != len(asked):
         raise RuntimeError(f"the detector gave {len(answers)} answers for {len(asked)} images")
     for answer in answers:
         _check_answer(answer)
     remaining = iter(answers)
-    return [body if isinstance(body, ImageError) else next(remaining) for body in bodies]
+    results = [body if isinstance(body, ImageError) else next(remaining) for body in bodies]
+    return Answers(results, seconds)
+
+
+def _asked(detector: ImageDetector, bodies: Sequence[bytes]) -> Answers:
+    if isinstance(detector, IsolatedDetector):  # which may be busy with another question first
+        return detector.ask(bodies)
+    started = time.perf_counter()
+    answers = detector(bodies) if bodies else []
+    return Answers(answers, time.perf_counter() - started)
 
 
 def _check_answer(answer: object) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import ray.data
 
-from pipelines.detectors import ONNXRUNTIME, DetectorSettings
+from pipelines.detectors import IN_FLIGHT, ONNXRUNTIME, DetectorSettings
 from pipelines.labelling.config import LabellingConfig
 from pipelines.labelling.fetching import Fetch
 from pipelines.labelling.model import Model, made_ready
@@ -108,6 +108,16 @@ def _configure() -> None:
     context.execution_no_progress_timeout_s = -1  # never: Ray would not see a slow part go on
 
 
+def _pool(num_actors: int) -> ray.data.ActorPoolStrategy:
+    """Actors that have as many parts in hand as their detectors may be asked about at once."""
+    return ray.data.ActorPoolStrategy(
+        size=num_actors,
+        max_concurrent_calls_per_actor=IN_FLIGHT,
+        enable_true_multi_threading=True,
+        max_tasks_in_flight_per_actor=IN_FLIGHT + 1,
+    )
+
+
 def _graph(remaining: Sequence[int], stages: Stages, plan: ActorPlan) -> ray.data.Dataset:
     whole_blocks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
     parts = [{"part": part} for part in remaining]
@@ -129,7 +139,7 @@ def _graph(remaining: Sequence[int], stages: Stages, plan: ActorPlan) -> ray.dat
                 "image_timeout_s": stages.image_timeout_s,
                 "monitor": stages.monitor,
             },
-            compute=ray.data.ActorPoolStrategy(size=min(plan.num_actors, len(parts))),
+            compute=_pool(min(plan.num_actors, len(parts))),
             num_cpus=plan.cpus,
             num_gpus=plan.gpus,
             **whole_blocks,

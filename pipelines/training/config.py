@@ -40,8 +40,8 @@ class TrainingConfig(Recipe):
     val: str
     """The training table to validate on, with the same class names."""
     output: str
-    """A local folder or an s3://bucket/prefix for the checkpoints best.pth and last.pth, metrics,
-    curves and what a resume needs."""
+    """A local folder or an s3://bucket/prefix for the checkpoints best.pth and last.pth,
+    best.onnx, metrics, curves and what a resume needs."""
     initial_weights: str | None = None
     """A checkpoint to fine-tune: ours, YOLOX's
     or that of bubbliiiing's yolox-pytorch. Without it: from scratch."""

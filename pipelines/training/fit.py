@@ -30,7 +30,7 @@ from pipelines.training.gauges import TrainingGauges
 from pipelines.training.group import Attempt, train_group
 from pipelines.training.log import TrainingLog
 from pipelines.training.metrics import EpochRow
-from pipelines.training.publishing import publish
+from pipelines.training.publishing import publish, write_onnx
 from pipelines.training.state import StateStore
 from pipelines.training.worker import BEST, LAST, LINES, ROW, start_model
 
@@ -44,6 +44,8 @@ class TrainingSummary:
 
     best_checkpoint: str
     """URI of the averaged weights with the highest AP, for `jobs.label`."""
+    best_onnx: str | None
+    """URI of the same as ONNX; None where ONNX Runtime computes something else."""
     last_checkpoint: str
     """URI of the averaged weights after the last epoch."""
     best: EpochRow
@@ -182,6 +184,7 @@ def _train(attempt: Attempt, lease: Lease, gauges: TrainingGauges) -> None:
 def _summary(
     config: TrainingConfig, output: Folder, log: TrainingLog, trained_epochs: int
 ) -> TrainingSummary:
+    best_onnx = write_onnx(output.read(BEST), output)
     published: list[str] = []
     if config.publish:
         facts = {
@@ -193,6 +196,7 @@ def _summary(
         published = publish(output.read(BEST), output.below("published"), facts)
     return TrainingSummary(
         best_checkpoint=output.uri_of(BEST),
+        best_onnx=best_onnx,
         last_checkpoint=output.uri_of(LAST),
         best=log.best,
         last=log.last,

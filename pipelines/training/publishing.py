@@ -1,4 +1,4 @@
-"""Write a trained detector for others to use: the weights as safetensors, and a card in JSON."""
+"""Write a trained detector for others: as ONNX, and as safetensors with a card in JSON."""
 
 import hashlib
 import io
@@ -6,11 +6,29 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.detectors import onnx_of
+from pipelines.errors import InputError
 from pipelines.storage import Folder
 from yolox_core import load_checkpoint, save_safetensors
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
+
+ONNX = "best.onnx"
+
+
+def write_onnx(checkpoint: bytes, folder: Folder) -> str | None:
+    """Write best.onnx, which `jobs.label` takes without torch.
+
+    Returns:
+        Its URI; None, and a line says why, where ONNX Runtime computes something else.
+    """
+    try:
+        folder.write(ONNX, onnx_of(checkpoint))
+    except InputError as error:
+        print(f"no {ONNX}: {error}", flush=True)
+        return None
+    return folder.uri_of(ONNX)
 
 
 def publish(checkpoint: bytes, folder: Folder, facts: Mapping[str, Any]) -> list[str]:

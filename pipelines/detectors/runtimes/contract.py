@@ -4,7 +4,7 @@ No torch in here: a process that runs the model by something else need not load 
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -17,9 +17,13 @@ if TYPE_CHECKING:  # fork servers of other people's detectors have no use for Op
     from yolox_core import Convention
 
 _CLASSES = {
-    TORCH: "pipelines.detectors.runtimes.torch_runtime:TorchRuntime",
-    ONNXRUNTIME: "pipelines.detectors.runtimes.onnx_runtime:OnnxRuntime",
+    (TORCH, "cpu"): "pipelines.detectors.runtimes.torch_runtime:TorchRuntime",
+    (TORCH, "cuda"): "pipelines.detectors.runtimes.cuda_runtime:CudaRuntime",
+    (ONNXRUNTIME, "cpu"): "pipelines.detectors.runtimes.onnx_runtime:OnnxRuntime",
 }
+
+CPU_BATCH_SIZE = 16
+"""Of more canvases at once no CPU is faster."""
 
 
 class Found(NamedTuple):
@@ -36,6 +40,11 @@ class Found(NamedTuple):
         return Found(self.boxes_xyxy[which], self.scores[which], self.class_ids[which])
 
 
+def new_canvases(batch_size: int, settings: DetectorSettings) -> "Pixels":
+    """(batch_size, H, W, 3) uint8 of ordinary memory, not filled."""
+    return np.empty((batch_size, *settings.input_size, 3), np.uint8)
+
+
 class Runtime(Protocol):
     """A loaded model, and what makes detections of its raw outputs.
 
@@ -46,6 +55,8 @@ class Runtime(Protocol):
     class_names: Sequence[str]
     preprocessing: "Convention"
     """What the weights were trained with, which also says how canvases are letterboxed."""
+    batch_size: int
+    """The most canvases of a call."""
 
     def __init__(self, weights: bytes, settings: DetectorSettings) -> None:
         """Load the model.
@@ -55,19 +66,25 @@ class Runtime(Protocol):
             settings: size of the canvases, thresholds, threads and device.
         """
 
-    def __call__(self, canvases: "Pixels") -> Sequence[Found | None]:
-        """What is on each canvas; None where the model gave NaN or infinity.
+    def new_canvases(self) -> "Pixels":
+        """(batch_size, H, W, 3) uint8, not filled, from where they reach the model best."""
+
+    def begin(self, canvases: "Pixels") -> Callable[[], Sequence[Found | None]]:
+        """Have the model look at canvases. One more batch may be begun before this one is finished.
 
         Args:
-            canvases: (B, H, W, 3) uint8 BGR, letterboxed.
+            canvases: (B, H, W, 3) uint8 BGR, letterboxed; not to be changed until it is finished.
+
+        Returns:
+            What finishes it: what is on each canvas, None where the model gave NaN or infinity.
 
         Raises:
-            MemoryError: so many do not fit at once.
+            MemoryError: so many do not fit at once; the finish may raise it as well.
         """
 
 
-def load_runtime_class(name: str) -> type[Runtime]:
-    """The runtime of this name; what it needs is imported."""
-    module, _, class_name = _CLASSES[name].partition(":")
+def load_runtime_class(name: str, device: str) -> type[Runtime]:
+    """The runtime of this name for "cpu" or "cuda"; what it needs is imported."""
+    module, _, class_name = _CLASSES[name, device].partition(":")
     found: type[Runtime] = getattr(importlib.import_module(module), class_name)
     return found

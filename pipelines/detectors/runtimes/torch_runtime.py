@@ -1,13 +1,14 @@
-"""TorchRuntime: YOLOX by torch, on a CPU or a GPU."""
+"""TorchRuntime: YOLOX by torch, on a CPU. What a GPU needs besides is in CudaRuntime."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from pipelines.detectors.contract import DetectorSettings
-from pipelines.detectors.runtimes.contract import Found
+from pipelines.detectors.runtimes.contract import CPU_BATCH_SIZE, Found, new_canvases
 from pipelines.photos import Pixels
 from yolox_core import Detections, fuse_conv_bn, load_checkpoint, postprocess_raw, to_model_input
 
@@ -21,28 +22,38 @@ class TorchRuntime:
         loaded = load_checkpoint(io.BytesIO(weights))
         self.class_names = loaded.class_names
         self.preprocessing = loaded.preprocessing
-        self._settings = settings
-        self._device = torch.device(settings.device)
-        self._dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
-        model = fuse_conv_bn(loaded.model).to(self._device, self._dtype)
+        self.batch_size = settings.batch_size or CPU_BATCH_SIZE
+        self.settings = settings
+        self.device = torch.device(settings.device)
+        self._dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        model = fuse_conv_bn(loaded.model).to(self.device, self._dtype)
         self._model = model.to(memory_format=torch.channels_last)
 
-    def __call__(self, canvases: Pixels) -> list[Found | None]:
-        try:
-            return self._detect(canvases)
-        except torch.OutOfMemoryError as error:
-            raise MemoryError(str(error)) from error
+    def new_canvases(self) -> Pixels:
+        return new_canvases(self.batch_size, self.settings)
+
+    def begin(self, canvases: Pixels) -> Callable[[], list[Found | None]]:
+        return partial(self.detect, canvases)
+
+    def forward(self, canvases: Tensor) -> list[Tensor]:
+        """(B, H, W, 3) uint8 on the device to raw outputs, one (B, 5 + C, h, w) per level."""
+        raw: list[Tensor] = self._model(
+            to_model_input(canvases, self.preprocessing).to(self._dtype)
+        )
+        return raw
 
     @torch.inference_mode()
-    def _detect(self, canvases: Pixels) -> list[Found | None]:
-        batch = torch.from_numpy(canvases).to(self._device)
-        raw = self._model(to_model_input(batch, self.preprocessing).to(self._dtype))
-        detections = postprocess_raw(
-            raw, self._settings.score_threshold, self._settings.nms_threshold
-        )
+    def detect(self, canvases: Pixels) -> list[Found | None]:
+        """What is on each canvas, at once; raises as `begin` does."""
+        try:
+            raw = self.forward(torch.from_numpy(canvases).to(self.device))
+            thresholds = self.settings.score_threshold, self.settings.nms_threshold
+            detections = postprocess_raw(raw, *thresholds)
+            finite = are_finite(raw).tolist()
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(str(error)) from error
         return [
-            _in_numpy(found) if finite else None
-            for found, finite in zip(detections, _are_finite(raw), strict=True)
+            _in_numpy(found) if ok else None for found, ok in zip(detections, finite, strict=True)
         ]
 
 
@@ -50,9 +61,8 @@ def _in_numpy(found: Detections) -> Found:
     return Found(*(column.numpy() for column in found))
 
 
-def _are_finite(raw: Sequence[Tensor]) -> list[bool]:
-    """Whether all raw outputs of each image are finite; postprocessing drops what is not."""
+def are_finite(raw: Sequence[Tensor]) -> Tensor:
+    """(B,) bool: whether all raw outputs are finite; postprocessing drops those that are not."""
     # One NaN or infinity makes the sum NaN or infinite, and a sum is cheaper than a look at each.
     sums = [level.sum(dim=(1, 2, 3), dtype=torch.float32) for level in raw]
-    finite: list[bool] = torch.stack(sums).isfinite().all(dim=0).tolist()
-    return finite
+    return torch.stack(sums).isfinite().all(dim=0)

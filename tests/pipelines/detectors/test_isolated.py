@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -13,17 +14,19 @@ import cv2
 import numpy as np
 import pytest
 
+from pipelines.detectors import child as a_child
 from pipelines.detectors import isolated as isolation
 from pipelines.detectors.contract import YOLOX, DetectorSettings, LabelledImage
 from pipelines.detectors.isolated import IsolatedDetector
 from pipelines.detectors.yolox import YoloxDetector
 from pipelines.errors import InputError
 from pipelines.photos.errors import ErrorKind, ImageError
-from tests.stand_in import found_in
+from tests.stand_in import SLOW_S, found_in
 
 ROOT = Path(__file__).parents[3]
 STAND_IN = "tests.stand_in:StandIn"
 FRAGILE = "tests.stand_in:Fragile"
+READING_AHEAD = "tests.stand_in:ReadingAhead"
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,7 @@ def _wait_for(condition: Callable[[], object], what: str) -> None:
         (b"EXIT", ErrorKind.CRASHED, "exit code 1"),
         (b"OOM", ErrorKind.OUT_OF_MEMORY, "SIGKILL"),
         (b"HUGE", ErrorKind.OUT_OF_MEMORY, "SIGKILL"),
+        (b"FAIL", ErrorKind.CRASHED, "exit code 1"),
     ],
 )
 def test_poison_costs_exactly_its_own_row(
@@ -112,6 +116,42 @@ def test_each_of_several_poisons_costs_its_own_row(stand_in: IsolatedDetector) -
         row: ErrorKind.OUT_OF_MEMORY if poison.startswith(b"OOM") else ErrorKind.CRASHED
         for row, poison in poisons.items()
     }
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_poison_in_one_of_two_questions_costs_the_other_nothing(
+    stand_in: IsolatedDetector, number: int
+) -> None:
+    questions = [_bodies(8), [b"1%d" % row for row in range(8)], [b"SLOW"], _bodies(3)]
+    questions[number] = [*questions[number][:-1], b"CRASH"]
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(threads.map(stand_in, questions))
+    assert [answer.kind for answer in answers[number][-1:]] == [ErrorKind.CRASHED]
+    for asked, told in zip(questions, answers, strict=True):
+        for body, answer in zip(asked, told, strict=True):
+            if body != b"CRASH":
+                _assert_same(answer, found_in(body))
+
+
+def test_one_question_is_prepared_while_another_is_answered(settings: DetectorSettings) -> None:
+    reading_ahead = IsolatedDetector(READING_AHEAD, b"", settings)
+    with closing(reading_ahead) as detector, ThreadPoolExecutor(1) as thread:
+        slow = thread.submit(detector, [b"SLOW"] * 5)
+        time.sleep(SLOW_S)
+        detector(_bodies(3))
+        [answer, *_] = slow.result()
+    assert answer.width - 1 == 3  # had been prepared
+
+
+def test_an_answer_says_what_it_took_without_what_was_asked_before_it(
+    stand_in: IsolatedDetector,
+) -> None:
+    slow, quick = [b"SLOW"] * 5, _bodies(1)
+    with ThreadPoolExecutor(1) as thread:
+        of_slow = thread.submit(stand_in.ask, slow)
+        time.sleep(SLOW_S)
+        of_quick = stand_in.ask(quick)
+    assert of_slow.result().seconds > 5 * SLOW_S > of_quick.seconds
 
 
 def test_nothing_but_poison_gives_nothing_but_rows(stand_in: IsolatedDetector) -> None:
@@ -251,7 +291,7 @@ def test_a_process_that_something_else_has_stopped_costs_time_only(
     settings: DetectorSettings, whom: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(isolation, "_SLOWEST_S", 0.1)
-    monkeypatch.setattr(isolation, "_REAPED_WITHIN_S", 0.5)
+    monkeypatch.setattr(a_child, "_REAPED_WITHIN_S", 0.5)
     others = _children(os.getpid())
     with closing(IsolatedDetector(STAND_IN, b"", settings, 0.5)) as detector:
         [server] = set(_children(os.getpid())) - set(others)

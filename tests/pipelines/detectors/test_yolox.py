@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from pipelines.detectors.contract import DetectorSettings, LabelledImage
-from pipelines.detectors.yolox import BATCHES_BEFORE_DOUBLING, YoloxDetector
+from pipelines.detectors.fitting import BATCHES_BEFORE_DOUBLING
+from pipelines.detectors.yolox import YoloxDetector
 from pipelines.photos.errors import ErrorKind
 from yolox_core import YOLOX
 

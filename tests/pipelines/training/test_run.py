@@ -1,6 +1,7 @@
 import csv
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import torch
 
 from pipelines.datasets import read_training_table
 from pipelines.datasets.shapes import CLASS_NAMES
-from pipelines.detectors.contract import DetectorSettings, LabelledImage
+from pipelines.detectors.contract import ONNXRUNTIME, DetectorSettings, LabelledImage
 from pipelines.detectors.yolox import YoloxDetector
 from pipelines.errors import (
     InputError,
@@ -87,6 +88,9 @@ def test_the_checkpoint_finds_objects(folder: Path, trained: TrainingSummary) ->
     bodies = [Path(uri).read_bytes() for uri in table["image_uri"][:2].to_pylist()]
     found = YoloxDetector(Path(trained.last_checkpoint).read_bytes(), settings)(bodies)
     assert all(isinstance(image, LabelledImage) and len(image.scores) for image in found)
+    settings = replace(settings, runtime=ONNXRUNTIME)
+    by_onnx = YoloxDetector(Path(trained.best_onnx).read_bytes(), settings)(bodies)
+    assert all(isinstance(image, LabelledImage) and len(image.scores) for image in by_onnx)
 
 
 @pytest.mark.ray

@@ -46,15 +46,17 @@ def test_it_finds_what_torch_finds(
     assert by_onnx.class_names == by_torch.class_names == ("cat", "dog", "bird")
     assert by_onnx.preprocessing == by_torch.preprocessing == preprocessing
     for size in ((64, 64), (96, 160)):
-        _assert_same(by_onnx(_canvases(3, size)), by_torch(_canvases(3, size)))
+        canvases = _canvases(3, size)
+        _assert_same(by_onnx.begin(canvases)(), by_torch.begin(canvases)())
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 def test_what_it_finds_does_not_depend_on_its_threads(
     threads: int, tiny_onnx: bytes, settings: DetectorSettings
 ) -> None:
-    alone = [OnnxRuntime(tiny_onnx, settings)(_canvases(5)[i : i + 1])[0] for i in range(5)]
-    _assert_same(OnnxRuntime(tiny_onnx, replace(settings, threads=threads))(_canvases(5)), alone)
+    alone = [OnnxRuntime(tiny_onnx, settings).begin(_canvases(5)[i : i + 1])()[0] for i in range(5)]
+    in_threads = OnnxRuntime(tiny_onnx, replace(settings, threads=threads))
+    _assert_same(in_threads.begin(_canvases(5))(), alone)
 
 
 def test_weights_that_give_no_number_give_no_answer(
@@ -64,7 +66,7 @@ def test_weights_that_give_no_number_give_no_answer(
     save_checkpoint(tmp_path / "x.pth", tiny.model, **about)
     broken = load_checkpoint(tmp_path / "x.pth")
     torch.nn.init.constant_(broken.model.head.stems[0].conv.weight, torch.nan)
-    assert OnnxRuntime(export_checkpoint(broken), settings)(_canvases(2)) == [None, None]
+    assert OnnxRuntime(export_checkpoint(broken), settings).begin(_canvases(2))() == [None, None]
 
 
 def _photo() -> bytes:
@@ -138,7 +140,8 @@ def test_memory_that_runs_out_halves_the_batch_and_then_costs_one_image(
 import resource
 settings = replace(settings, input_size=(640, 640), threads=4)
 detector = YoloxDetector(model, settings)
-detector([b""] * 4)  # starts the threads
+large = YoloxDetector(model, replace(settings, input_size=(2560, 2560)))
+assert len([*detector([b""] * 4), *large([b""] * 4)]) == 8  # starts the threads
 [alone] = detector([photo])
 def limit(bytes_more):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -146,9 +149,8 @@ def limit(bytes_more):
 limit(30_000_000)
 four = detector([photo] * 4)
 assert [len(found.scores) for found in four] == [len(alone.scores)] * 4
-print(detector._batch_size.current)
-detector.settings = replace(detector.settings, input_size=(2560, 2560))
-print([str(error.kind) for error in detector([photo] * 2)])
+print(detector._model.batch_size.current)
+print([str(error.kind) for error in large([photo] * 2)])
 """
     printed = _run_alone(code, tmp_path, tiny_onnx).splitlines()
     assert int(printed[0]) < 4
