@@ -91,14 +91,11 @@ async def _fetch_object(image: ImageRef, max_bytes: int, policy: RetryPolicy) ->
 
 
 async def _get_object(client: Any, image: ImageRef, max_bytes: int) -> Fetched:
-    # s3fs's own cat() would expand `*` and `[` in keys, cut them at `?versionId=` and send a HEAD
-    # before each GET; its client does none of that.
     _refuse_too_large(image.size_bytes, max_bytes)
     bucket, key = storage.split_s3_uri(image.uri)
-    if_match = {"IfMatch": f'"{image.etag}"'} if image.etag else {}
-    response = await client.get_object(Bucket=bucket, Key=key, **if_match)
+    response = await storage.get_object(client, bucket, key, image.etag)
     async with response["Body"]:
-        _refuse_too_large(response.get("ContentLength"), max_bytes)
+        _refuse_too_large(response["ContentLength"], max_bytes)
         return Fetched(await s3.read_body(response), response["ETag"].strip('"'))
 
 

@@ -1,4 +1,5 @@
 from . import s3
+from .bodies import get_object
 from .folder import (
     STORAGE_ERRORS,
     Folder,
@@ -26,6 +27,7 @@ __all__ = [
     "S3Object",
     "etag_of_file",
     "folder_and_name",
+    "get_object",
     "holder_of",
     "is_listed_in_order",
     "is_s3",

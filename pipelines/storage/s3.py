@@ -32,6 +32,7 @@ from botocore.handlers import add_expect_header
 from botocore.parsers import ResponseParserError
 from fsspec.asyn import FSTimeoutError, sync
 
+from pipelines.storage.bodies import remember_requests
 from pipelines.storage.pages import take_objects
 
 CONNECTIONS = 64
@@ -144,6 +145,7 @@ def _new_session() -> AioSession:
     session.unregister("before-call.s3", add_expect_header)
     # With the star it comes before botocore's own, one of which parses the whole body.
     session.register("before-parse.*.ListObjectsV2", take_objects)
+    remember_requests(session)
     return session
 
 
