@@ -35,6 +35,8 @@ class Request:
     """Empty for what is asked of a bucket, such as a listing."""
     query: Mapping[str, str]
     headers: Mapping[str, str]
+    raw_path: str
+    """As it was sent, query included."""
 
     @property
     def is_listing(self) -> bool:
@@ -303,7 +305,7 @@ _OF_ONE_HOP = {"connection", "content-length", "expect", "host", "transfer-encod
 
 def _understood(sent: web.BaseRequest) -> Request:
     bucket, _, key = unquote(sent.raw_path.partition("?")[0])[1:].partition("/")
-    return Request(sent.method, bucket, key, sent.query, sent.headers)
+    return Request(sent.method, bucket, key, sent.query, sent.headers, sent.raw_path)
 
 
 def _error(status: int, code: str) -> Answer:

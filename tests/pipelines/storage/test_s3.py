@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -87,14 +88,22 @@ def _listed(uris: list[str], parts: list[int]) -> pa.Table:
     return pa.table(columns, schema=pa.schema([FETCHED.field(name) for name in columns]))
 
 
+@pytest.fixture(params=[False, True], ids=["unknown", "known"])
+def archive(bucket, request: pytest.FixtureRequest) -> Any:
+    """A bucket of which this process has no photo yet, or one: how it is asked depends on that."""
+    if request.param:
+        assert _kinds([ImageRef(bucket.put("first.jpg", b"first"))]) == [b"first"]
+    return bucket
+
+
 def _kinds(images: list[ImageRef]) -> list[bytes | str]:
     bodies = [image.body for image in fetch(images, MAX_BYTES, QUICK)]
     return [str(body.kind) if isinstance(body, ImageError) else body for body in bodies]
 
 
-def test_a_fault_that_passes_costs_an_image_time_only(bucket, faulty_s3, passing) -> None:
-    key = f"{bucket.name}.jpg"  # no other test's, whose requests may still arrive
-    uri = bucket.put(key, b"0123456789")
+def test_a_fault_that_passes_costs_an_image_time_only(archive, faulty_s3, passing) -> None:
+    key = f"{archive.name}.jpg"  # no other test's, whose requests may still arrive
+    uri = archive.put(key, b"0123456789")
     faulty_s3.add(Rule(passing, method="GET", key=key, times=3))
     [image] = fetch([ImageRef(uri)], MAX_BYTES, QUICK)
     assert image.body == b"0123456789"
@@ -112,18 +121,18 @@ def test_a_fault_that_passes_costs_an_image_time_only(bucket, faulty_s3, passing
     ],
 )
 def test_what_does_not_pass_is_typed_at_the_first_try(
-    bucket, faulty_s3, status: int, code: str, kind: str
+    archive, faulty_s3, status: int, code: str, kind: str
 ) -> None:
-    uris = [bucket.put(f"{name}.jpg", b"1") for name in "ab"]
+    uris = [archive.put(f"{name}.jpg", b"1") for name in "ab"]
     faulty_s3.add(Rule(refused(status, code), key="a.jpg"))
     assert _kinds([ImageRef(uri) for uri in uris]) == [kind, b"1"]
     assert faulty_s3.count("GET", "a.jpg") == 1
 
 
 def test_an_image_that_never_comes_is_tried_ten_times_and_costs_no_neighbour(
-    bucket, faulty_s3
+    archive, faulty_s3
 ) -> None:
-    uris = [bucket.put(f"{name}.jpg", b"1") for name in "ab"]
+    uris = [archive.put(f"{name}.jpg", b"1") for name in "ab"]
     faulty_s3.add(Rule(slow_down, key="a.jpg"))
     never, neighbour = fetch([ImageRef(uri) for uri in uris], MAX_BYTES, QUICK)
     assert isinstance(never.body, ImageError)
@@ -157,8 +166,8 @@ def test_the_patience_that_the_documentation_states() -> None:
     assert Folder("s3://bucket/table").policy is TABLE_RETRIES
 
 
-def test_patience_ends_the_tries_of_an_image_that_stalls(bucket, faulty_s3) -> None:
-    uri = bucket.put("a.jpg", b"1")
+def test_patience_ends_the_tries_of_an_image_that_stalls(archive, faulty_s3) -> None:
+    uri = archive.put("a.jpg", b"1")
     faulty_s3.add(Rule(stall(30)))
     policy = RetryPolicy(first_backoff_s=0.01, patience_s=0.8, read_timeout_s=0.5)
     [image] = fetch([ImageRef(uri)], MAX_BYTES, policy)
@@ -188,19 +197,19 @@ def _delete(bucket) -> Callable[[Request], None]:
 
 @pytest.mark.parametrize(("happens", "kind"), [(_overwrite, "changed"), (_delete, "gone")])
 def test_what_happens_between_listing_and_reading_is_told(
-    bucket, faulty_s3, happens, kind: str
+    archive, faulty_s3, happens, kind: str
 ) -> None:
-    uri = bucket.put("a.jpg", b"0123456789")
+    uri = archive.put("a.jpg", b"0123456789")
     [listed] = list_objects(uri, QUICK)
-    faulty_s3.add(Rule(before(happens(bucket)), method="GET"))
+    faulty_s3.add(Rule(before(happens(archive)), method="GET"))
     assert _kinds([ImageRef(uri, listed.etag, listed.size_bytes)]) == [kind]
 
 
-def test_halves_of_two_versions_of_an_object_are_never_put_together(bucket, faulty_s3) -> None:
-    uri = bucket.put("a.jpg", b"0123456789")
+def test_halves_of_two_versions_of_an_object_are_never_put_together(archive, faulty_s3) -> None:
+    uri = archive.put("a.jpg", b"0123456789")
     [listed] = list_objects(uri, QUICK)
     faulty_s3.add(Rule(truncated, method="GET", times=1))
-    faulty_s3.add(Rule(before(_overwrite(bucket)), method="GET"))
+    faulty_s3.add(Rule(before(_overwrite(archive)), method="GET"))
     assert _kinds([ImageRef(uri, listed.etag)]) == ["changed"]
 
 
