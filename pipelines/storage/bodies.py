@@ -1,9 +1,9 @@
 """GETs of S3 objects for a third of what a client's own cost: the first ones teach the others.
 
-For each request botocore finds out anew where the bucket lies and what is to be said there, and
-makes much of the answer; that takes longer than the request itself. Here only the first GETs of a
-bucket go that way, region redirects and all. What was sent when one succeeded is a pattern: the
-others say the same of another key, with the same signer's keys, over the same connections.
+For each request botocore finds out anew where the bucket lies and what is to be said there, which
+takes longer than the request itself. Here only the first GETs of a bucket go that way, region
+redirects and all. What was sent when one succeeded is a pattern: the others say the same of another
+key, with credentials of the same chain, over the same connections.
 """
 
 from collections.abc import Mapping
@@ -22,35 +22,38 @@ from botocore.awsrequest import AWSPreparedRequest, AWSRequest
 from botocore.parsers import create_parser
 
 _OPERATION = "GetObject"
-_SIGNED_BY_KEYS = "s3v4"
-"""Anonymous requests and those of directory buckets are signed in another way, by the client."""
+_BY_KEYS = "s3v4"
+"""How most requests are signed. Those to directory buckets, and anonymous ones, are not, and go by
+the client."""
 
 
 @dataclass(frozen=True)
 class _Pattern:
-    """A GET as a client sent it, before it was signed."""
+    """A GET as a client sent it, before it was signed, less its condition."""
 
     url: str
     """Up to the key."""
     headers: Mapping[str, str]
-    """By their names in small letters, but for the host and the condition."""
-    context: Mapping[str, Any]
-    """What botocore knows of it besides."""
+    """By their names in small letters, without the host."""
+    service: str
     region: str
     signer: Any
+    checksum: Mapping[str, Any]
+    """Which checksums botocore asked for and can check."""
 
     async def request(self, key: str, etag: str | None) -> AWSPreparedRequest:
         """What asks for this key, on the condition that its ETag is this one."""
-        url, headers = self.url + _quoted(key), dict(self.headers)
+        url, headers = self.url + quote(key), dict(self.headers)
         if etag:
             headers["if-match"] = f'"{etag}"'
         request = AWSPreparedRequest("GET", url, headers, None, stream_output=True)
-        sign(request, await self.signer.get_auth_instance("s3", self.region, _SIGNED_BY_KEYS))
+        # The signer looks whether its credentials are to be renewed.
+        sign(request, await self.signer.get_auth_instance(self.service, self.region, _BY_KEYS))
         return request
 
 
 _sent: ContextVar[_Pattern | None] = ContextVar("_sent", default=None)
-"""What this task's client sent last, its key included."""
+"""What a client sent last in this task, its key included."""
 
 _patterns: WeakKeyDictionary[Any, dict[str, _Pattern]] = WeakKeyDictionary()
 """By client and bucket."""
@@ -64,46 +67,63 @@ def remember_requests(session: AioSession) -> None:
 async def get_object(
     client: Any, bucket: str, key: str, etag: str | None = None
 ) -> Mapping[str, Any]:
-    """What `client.get_object` answers: Body, ETag and ContentLength of it.
+    """The Body, ETag and ContentLength that `client.get_object` answers with.
 
     Args:
-        etag: S3 answers with an error if the object's is another one.
+        client: aiobotocore's; without `remember_requests` nothing is saved.
+        etag: S3 refuses an object with another one.
 
     Raises:
-        The client's errors.
+        What the client raises.
     """
-    patterns = _patterns.setdefault(client, {})
-    if bucket in patterns:
-        return await _answer_to(await patterns[bucket].request(key, etag), client, patterns[bucket])
+    pattern = _patterns.get(client, {}).get(bucket)
+    if pattern:
+        return await _get_alike(pattern, client, key, etag)
+    return await _get_and_learn(client, bucket, key, etag)
+
+
+async def _get_and_learn(client: Any, bucket: str, key: str, etag: str | None) -> Mapping[str, Any]:
     condition = {"IfMatch": f'"{etag}"'} if etag else {}
     response: Mapping[str, Any] = await client.get_object(Bucket=bucket, Key=key, **condition)
     sent = _sent.get()
-    if sent and sent.url.endswith(_quoted(key)):
-        patterns[bucket] = replace(sent, url=sent.url.removesuffix(_quoted(key)))
+    if sent and sent.url.endswith(quote(key)):
+        pattern = replace(sent, url=sent.url.removesuffix(quote(key)))
+        _patterns.setdefault(client, {})[bucket] = pattern
     return response
 
 
 def _remember(request: AWSRequest, signature_version: str, request_signer: Any, **_: Any) -> None:
-    if signature_version != _SIGNED_BY_KEYS:
+    """A handler of botocore's before-sign, which knows the bucket's region and endpoint."""
+    signing = request.context.get("signing", {})
+    if signature_version != _BY_KEYS or not signing.keys() >= {"signing_name", "region"}:
         _sent.set(None)
         return
     headers = {name.lower(): value for name, value in request.headers.items()}
     headers.pop("if-match", None)
-    region = request.context["signing"]["region"]
-    _sent.set(_Pattern(request.url, headers, request.context, region, request_signer))
+    _sent.set(
+        _Pattern(
+            url=request.url,
+            headers=headers,
+            service=signing["signing_name"],
+            region=signing["region"],
+            signer=request_signer,
+            checksum=request.context.get("checksum", {}),
+        )
+    )
 
 
-async def _answer_to(
-    request: AWSPreparedRequest, client: Any, pattern: _Pattern
+async def _get_alike(
+    pattern: _Pattern, client: Any, key: str, etag: str | None
 ) -> Mapping[str, Any]:
-    # s3fs takes the same way to the client's connections.
+    request = await pattern.request(key, etag)
+    # s3fs, too, takes this way to the client's connections.
     answer = await client._endpoint.http_session.send(request)
     operation = client.meta.service_model.operation_model(_OPERATION)
     response = await convert_to_response_dict(answer, operation)
     if answer.status_code >= 300:
         error = create_parser("rest-xml").parse(response, operation.output_shape)
         raise client.exceptions.from_code(error["Error"]["Code"])(error, _OPERATION)
-    await handle_checksum_body(answer, response, pattern.context, operation)
+    await handle_checksum_body(answer, response, {"checksum": pattern.checksum}, operation)
     size = answer.headers.get("content-length")
     return {
         "Body": response["body"],
@@ -135,7 +155,3 @@ def sign(request: AWSPreparedRequest, auth: S3SigV4Auth) -> None:
         f"AWS4-HMAC-SHA256 Credential={auth.scope(request)}, "
         f"SignedHeaders={names}, Signature={signature}"
     )
-
-
-def _quoted(key: str) -> str:
-    return quote(key, safe="/~")
