@@ -1,5 +1,6 @@
 """GETs that say what a client's own said: to the letter, signed alike, checked alike."""
 
+import asyncio
 import gc
 import json
 import weakref
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore import UNSIGNED
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSPreparedRequest, AWSRequest
 from botocore.credentials import ReadOnlyCredentials
@@ -17,7 +21,7 @@ from botocore.credentials import ReadOnlyCredentials
 from pipelines.photos.errors import ImageError
 from pipelines.photos.fetching import ImageRef, fetch
 from pipelines.storage import s3
-from pipelines.storage.bodies import sign
+from pipelines.storage.bodies import get_object, remember_requests, sign
 from pipelines.storage.s3 import RetryPolicy
 from tests.faulty_s3 import Answer, Forward, Request, Rule
 
@@ -142,6 +146,26 @@ def test_a_bucket_of_another_region_is_asked_there_from_the_second_photo_on(
         assert _fetch(uri) == [b"1"]
     assert faulty_s3.struck(redirected) == 1
     assert [request.key for request in faulty_s3.requests] == ["a.jpg", "a.jpg", "b.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize(("version", "signed"), [(UNSIGNED, None), ("s3", "AWS")])
+def test_what_is_signed_in_another_way_or_not_at_all_is_left_to_the_client(
+    bucket, faulty_s3, version: object, signed: str | None
+) -> None:
+    bucket.client.put_object(Bucket=bucket.name, Key="a.jpg", Body=b"1", ACL="public-read")
+    session = AioSession()
+    remember_requests(session)
+
+    async def get_twice() -> None:
+        config = AioConfig(signature_version=version)
+        async with session.create_client("s3", config=config) as client:
+            for _ in range(2):
+                answer = await get_object(client, bucket.name, "a.jpg")
+                assert await answer["Body"].read() == b"1"
+
+    asyncio.run(get_twice())
+    told = [request.headers.get("Authorization") for request in faulty_s3.requests]
+    assert [words and words.split()[0] for words in told] == [signed] * 2
 
 
 @pytest.fixture
