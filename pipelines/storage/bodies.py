@@ -135,7 +135,7 @@ async def _get_alike(
 def sign(request: AWSPreparedRequest, auth: S3SigV4Auth) -> None:
     """Add the headers of signature version 4 to a GET without a query.
 
-    By botocore itself that takes three times as long, most of it for headers in e-mail's classes.
+    By botocore itself that takes four times as long, most of it for headers in e-mail's classes.
     """
     url, headers = urlsplit(request.url), request.headers
     request.context = {"timestamp": datetime.now(UTC).strftime(SIGV4_TIMESTAMP)}
