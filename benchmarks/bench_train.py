@@ -43,25 +43,33 @@ def main() -> None:
         batch_size=args.batch_size,
         multiscale=False,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        loops = _loops(recipe, args.num_images, Path(folder), args.threads, device)
-        for run_epoch in loops.values():
-            run_epoch()  # what is done once is no part of the pace
-        # In turn, so that what else the machine does meets all of them.
-        rounds = [
-            {name: _images_per_second(run_epoch) for name, run_epoch in loops.items()}
-            for _ in range(args.rounds)
-        ]
-    pace = {name: median(round_[name] for round_ in rounds) for name in loops}
     report = {
         "machine": describe_machine(device) | {"threads": args.threads},
         "goals": GOALS,
         "setting": vars(args) | {"device": str(device)},
-        "images_per_second": {name: round(value, 1) for name, value in pace.items()},
-        "full_of_bare": round(median(r["full"] / r["bare"] for r in rounds), 3),
-        "in_memory_of_bare": round(median(r["in_memory"] / r["bare"] for r in rounds), 3),
+        **compare(recipe, args.num_images, args.rounds, args.threads, device),
     }
     print(json.dumps(report, indent=2))
+
+
+def compare(
+    recipe: Recipe, num_images: int, rounds: int, threads: int, device: torch.device
+) -> dict[str, Any]:
+    """The paces of the loops, and their shares of that of the bare steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        loops = _loops(recipe, num_images, Path(folder), threads, device)
+        for run_epoch in loops.values():
+            run_epoch()  # what is done once is no part of the pace
+        # In turn, so that what else the machine does meets all of them.
+        paces = [
+            {name: _images_per_second(run_epoch) for name, run_epoch in loops.items()}
+            for _ in range(rounds)
+        ]
+    return {
+        "images_per_second": {name: round(median(r[name] for r in paces), 1) for name in loops},
+        "full_of_bare": round(median(r["full"] / r["bare"] for r in paces), 3),
+        "in_memory_of_bare": round(median(r["in_memory"] / r["bare"] for r in paces), 3),
+    }
 
 
 def _parse_args() -> argparse.Namespace:
