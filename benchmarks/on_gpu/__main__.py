@@ -18,18 +18,17 @@ from typing import Any
 import torch
 
 from benchmarks.machine import describe_machine
-from benchmarks.on_gpu import forward, group, labelling, loss, precision, resume, training
-from benchmarks.on_gpu.running import Part, run_parts
+from benchmarks.on_gpu.running import part_of_module, run_parts
 from benchmarks.on_gpu.sizes import TINY, Sizes
 
 PARTS = [
-    Part("forward", 2.0, forward.measure),
-    Part("labelling", 3.0, labelling.measure),
-    Part("training", 2.0, training.measure),
-    Part("loss", 1.5, loss.measure),
-    Part("precision", 1.0, precision.measure),
-    Part("resume", 1.0, resume.measure),
-    Part("group", 1.0, group.measure),
+    part_of_module("forward", weight=2.0),
+    part_of_module("labelling", weight=4.0),
+    part_of_module("training", weight=2.0),
+    part_of_module("loss", weight=1.5),
+    part_of_module("precision", weight=1.0),
+    part_of_module("resume", weight=1.0),
+    part_of_module("group", weight=1.0),
 ]
 """What matters most comes first, for the machine may go away."""
 

@@ -1,5 +1,6 @@
 """Runs each part in a process of its own, for as long as its share of the time lasts."""
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -8,6 +9,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 
@@ -33,6 +35,16 @@ class Part:
     weight: float
     """Of its share of the time, beside the weights of the others."""
     measure: Measure
+
+
+def part_of_module(name: str, weight: float) -> Part:
+    """What a module beside this one measures."""
+    return Part(name, weight, partial(_measure, f"{__package__}.{name}"))
+
+
+def _measure(module: str, sizes: Sizes) -> Iterator[Result]:
+    # Imported here, in the part's process: a package that is missing costs that part alone.
+    yield from importlib.import_module(module).measure(sizes)
 
 
 def run_parts(parts: Sequence[Part], sizes: Sizes, seconds: float) -> Iterator[Result]:

@@ -15,12 +15,12 @@ _DIFFERENT_BATCHES = 4
 
 
 def short_recipe(preset: str, side: int, batch_size: int, sync_batchnorm: bool = False) -> Recipe:
-    """One epoch of mosaics and mixups at full learning rate."""
+    """Two epochs of mosaics and mixups, from the full learning rate on."""
     return Recipe(
         preset=preset,
         input_size=side,
         batch_size=batch_size,
-        epochs=1,
+        epochs=2,
         warmup_epochs=0,
         no_aug_epochs=0,
         sync_batchnorm=sync_batchnorm,

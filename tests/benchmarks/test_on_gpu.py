@@ -1,10 +1,6 @@
 import dataclasses
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +10,10 @@ import torch
 from benchmarks.on_gpu import __main__ as on_gpu
 from benchmarks.on_gpu import forward, group, loss, precision, resume
 from benchmarks.on_gpu.running import CUT_OFF, DONE, FAILED, SKIPPED, Part, run_part, run_parts
-from benchmarks.on_gpu.sizes import TINY, Result, Sizes, Skipped
+from benchmarks.on_gpu.sizes import TINY, Sizes, Skipped
 from benchmarks.on_gpu.trainers import new_trainer, short_recipe, some_batches
 from benchmarks.on_gpu.waits import host_waits
+from tests import parts as stand_ins
 from yolox_core import build_model
 
 CPU = torch.device("cpu")
@@ -33,33 +30,9 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def good(sizes: Sizes) -> Iterator[Result]:
-    yield {"device": sizes.device}
-
-
-def raising(sizes: Sizes) -> Iterator[Result]:
-    yield {"before": 1}
-    raise RuntimeError("out of luck")
-
-
-def skipped(sizes: Sizes) -> Iterator[Result]:
-    raise Skipped("there is no moon here")
-    yield {}
-
-
-def dying(sizes: Sizes) -> Iterator[Result]:
-    yield {"before": 1}
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def endless(sizes: Sizes) -> Iterator[Result]:
-    child = subprocess.Popen(["sleep", "600"])
-    yield {"pids": [os.getpid(), child.pid]}
-    time.sleep(600)
-
-
 def test_what_happens_to_a_part_costs_that_part_alone() -> None:
-    parts = [Part(part.__name__, 1, part) for part in (raising, dying, skipped, good)]
+    measures = (stand_ins.raising, stand_ins.dying, stand_ins.skipped, stand_ins.good)
+    parts = [Part(measure.__name__, 1, measure) for measure in measures]
     told = [
         (result["ended"], result.get("reason"), result["found"])
         for result in run_parts(parts, SIZES, seconds=600)
@@ -73,7 +46,7 @@ def test_what_happens_to_a_part_costs_that_part_alone() -> None:
 
 
 def test_a_part_whose_time_is_over_ends_with_all_that_it_started_and_keeps_what_it_found() -> None:
-    result = run_part(Part("endless", 1, endless), SIZES, seconds=10)
+    result = run_part(Part("endless", 1, stand_ins.endless), SIZES, seconds=6)
     assert (result["ended"], result["reason"]) == (CUT_OFF, "its share of the time was over")
     [found] = result["found"]
     assert not any(map(_is_running, found["pids"]))
