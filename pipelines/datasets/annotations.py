@@ -36,6 +36,8 @@ class AnnotatedImage:
     height: int = 0
     faults: Sequence[Fault] = ()
     """Its annotations that the reader could not make a box of."""
+    etag: str | None = None
+    """Of the photo that the boxes are for, if it is on S3 and that is known."""
 
     @property
     def is_sized(self) -> bool:
@@ -52,6 +54,7 @@ class AnnotatedImage:
             "class_ids": [box.class_id for box in self.boxes],
             "is_crowd": [box.is_crowd for box in self.boxes],
             "areas": [_area(box) for box in self.boxes],
+            "etag": self.etag,
         }
 
 

@@ -49,6 +49,8 @@ def parse_training_table(data: bytes, uri: str) -> tuple[pa.Table, list[str]]:
         table = pq.read_table(pa.BufferReader(data))
     except pa.ArrowException as error:
         raise InputError(f"{uri} is not a Parquet file: {error}") from error
+    if "etag" not in table.column_names:
+        table = table.append_column(TRAINING.field("etag"), pa.nulls(len(table), pa.string()))
     missing = [name for name in TRAINING.names if name not in table.column_names]
     if missing:
         raise InputError(

@@ -1,19 +1,23 @@
 """The fetch stage: a block of listed images becomes a block of their bytes, or of typed errors."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.labelling.blocks import FETCHED, PART_KEYS
-from pipelines.photos import ImageError, ImageRef, fetch
+from pipelines.photos import Fetched, ImageError, ImageRef, fetch
 
 Fetch = Callable[[pa.Table], pa.Table]
 """From (part, part_rows, image_uri, etag, size_bytes) to blocks.FETCHED."""
 
 
-def fetch_block(listed: pa.Table, max_bytes: int) -> pa.Table:
+def fetch_block(
+    listed: pa.Table,
+    max_bytes: int,
+    fetch: Callable[[Sequence[ImageRef], int], list[Fetched]] = fetch,
+) -> pa.Table:
     """From (part, part_rows, image_uri, etag, size_bytes) to blocks.FETCHED.
 
     An image that was listed without its ETag gets that of the bytes that were read.

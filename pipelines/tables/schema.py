@@ -85,10 +85,13 @@ TRAINING = pa.schema(
         pa.field("class_ids", pa.list_(pa.int32()), nullable=False),
         pa.field("is_crowd", pa.list_(pa.bool_()), nullable=False),
         pa.field("areas", pa.list_(pa.float32()), nullable=False),
+        pa.field("etag", pa.string()),
     ],
     metadata=_METADATA,
 )
-"""Images with their targets. `areas` (pixels²) is what COCO's small/medium/large go by."""
+"""Images with their targets. `areas` (pixels²) is what COCO's small/medium/large go by. `etag` is
+that of the photo on S3 that was annotated, if known; tables from before 2026-11-28 have no such
+column, and are read as if it was null."""
 
 CLASS_NAMES_KEY = b"class_names"
 """Schema metadata of a training table: the class names as a JSON list, index = class_id."""

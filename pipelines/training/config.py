@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from pipelines import storage
@@ -26,7 +27,7 @@ _WORDS_OF_BEFORE = {
 
 _MAY_DIFFER = (
     *("output", "num_workers", "use_gpu", "wait_timeout"),
-    *("max_cache_bytes", "publish", "preview"),
+    *("max_cache_bytes", "cache_dir", "max_disk_bytes", "publish", "preview"),
 )
 """What a resumed run may be given anew; the workers are counted when Ray has started."""
 
@@ -54,6 +55,12 @@ class TrainingConfig(Recipe):
     """Seconds that the run waits for a cluster to have room for its workers; then exit code 6."""
     max_cache_bytes: int = 4 * 1024**3
     """Decoded images that each worker keeps in memory; further ones are decoded in every epoch."""
+    cache_dir: str | None = None
+    """A folder on each machine's disk in which its workers keep what they fetch from S3, for later
+    epochs and other trainings. Without it: yolox-ray/photos in the user's cache folder."""
+    max_disk_bytes: int | None = None
+    """The most that the photos in it may take; 0: none are kept. Without it: what leaves a fifth of
+    the disk free. For new ones, those go that nobody has used for an hour."""
     publish: bool = False
     """Whether the best weights are also written as safetensors and JSON, to output/published."""
     preview: str | None = None
@@ -67,6 +74,21 @@ class TrainingConfig(Recipe):
             raise ValueError(f"wait_timeout={self.wait_timeout}: must be above 0")
         if self.max_cache_bytes < 0:
             raise ValueError(f"max_cache_bytes={self.max_cache_bytes}: must not be negative")
+        if self.max_disk_bytes is not None and self.max_disk_bytes < 0:
+            raise ValueError(
+                f"max_disk_bytes={self.max_disk_bytes}: must not be negative; 0 keeps no photos"
+            )
+        if self.cache_dir is not None:
+            _check_cache_dir(self.cache_dir)
+
+
+def _check_cache_dir(cache_dir: str) -> None:
+    """Raises ValueError for what cannot be a folder on a disk."""
+    if storage.is_s3(cache_dir) or Path(storage.normalise_uri(cache_dir)).is_file():
+        raise ValueError(
+            f"cache_dir={cache_dir!r}: must be a folder on a disk of the machines that train, for "
+            "example /mnt/photos"
+        )
 
 
 @contextmanager

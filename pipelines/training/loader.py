@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.errors import InputError
-from pipelines.photos import ErrorKind, ImageError, ImageRef, Pixels, decode_image, fetch_images
+from pipelines.photos import (
+    ErrorKind,
+    ImageError,
+    ImageRef,
+    Pixels,
+    decode_image,
+    fetch,
+)
 from pipelines.training import process_group
 from pipelines.training.data import (
     MAX_IMAGE_BYTES,
@@ -26,6 +33,7 @@ from pipelines.training.data import (
     refuse_another_size,
     refuse_passing_error,
 )
+from pipelines.training.photo_cache import Fetch
 from yolox_core import Convention, letterbox
 
 BATCHES_AHEAD = 3
@@ -108,6 +116,7 @@ class BatchLoader:
         *,
         max_cache_bytes: int,
         threads: int,
+        fetch: Fetch = fetch,
         for_gpu: bool = False,
     ) -> None:
         """`for_gpu`: batches are made, and copied to it from pinned memory, while it works."""
@@ -116,6 +125,8 @@ class BatchLoader:
         self.stage_seconds = {"fetching": 0.0, "decoding": 0.0}
         """Wall time that loading took so far."""
         self._uris: list[str] = table["image_uri"].to_pylist()
+        self._photos = list(map(ImageRef, self._uris, table["etag"].to_pylist()))
+        self._fetch_photos = fetch
         self._table = table
         self._input_size = input_size
         self._preprocessing = preprocessing
@@ -172,8 +183,8 @@ class BatchLoader:
             if row not in self._cache and self._uris[row] not in self.broken
         ]
         with self._measured("fetching"):
-            bodies = fetch_images([ImageRef(self._uris[row]) for row in missing], MAX_IMAGE_BYTES)
-        return dict(zip(missing, bodies, strict=True))
+            fetched = self._fetch_photos([self._photos[row] for row in missing], MAX_IMAGE_BYTES)
+        return {row: photo.body for row, photo in zip(missing, fetched, strict=True)}
 
     def _make(self, rows: Sequence[int], bodies: Mapping[int, bytes | ImageError]) -> Batch:
         """The batch of these rows, of which `bodies` has the files that were missing."""

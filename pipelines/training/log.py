@@ -82,6 +82,7 @@ class TrainingLog:
         self._write_csv(METRICS, [asdict(row) for _, row in sorted(self._rows.items())])
         return [
             *self._broken_images(reports),
+            *dict.fromkeys(note for report in reports for note in report.notes),
             self._line(row),
             *_waiting(reports, row),
             *_not_validated(reports[0].evaluation),

@@ -49,6 +49,8 @@ class WorkerReport:
     evaluation: Evaluation | None
     """Of the averaged weights, after a validation."""
     validation_seconds: float
+    notes: Sequence[str]
+    """What else is to be told."""
 
     @classmethod
     def of(
@@ -58,6 +60,7 @@ class WorkerReport:
         broken: Mapping[str, ImageError],
         evaluation: Evaluation | None,
         validation_seconds: float,
+        notes: Sequence[str] = (),
     ) -> Self:
         """From the broken images by URI, and from the validation where there was one."""
         return cls(
@@ -67,6 +70,7 @@ class WorkerReport:
             broken_examples={str(error.kind): f"{uri}: {error}" for uri, error in broken.items()},
             evaluation=evaluation,
             validation_seconds=validation_seconds,
+            notes=notes,
         )
 
 

@@ -10,14 +10,17 @@ import pyarrow as pa
 from pipelines.detectors import DetectorSettings, YoloxDetector
 from pipelines.evaluation import Evaluation, evaluate
 from pipelines.labelling import PART_KEYS, detect_block, detection_rows, fetch_block
-from pipelines.photos import ErrorKind, ImageError
+from pipelines.photos import ErrorKind, ImageError, fetch
 from pipelines.training import process_group
 from pipelines.training.data import MAX_IMAGE_BYTES, refuse_another_size, refuse_passing_error
+from pipelines.training.photo_cache import Fetch
 
 _IMAGES_PER_BLOCK = 256
 
 
-def validate(checkpoint: bytes, truth: pa.Table, settings: DetectorSettings) -> Evaluation:
+def validate(
+    checkpoint: bytes, truth: pa.Table, settings: DetectorSettings, fetch: Fetch = fetch
+) -> Evaluation:
     """COCO AP of a checkpoint on schema.TRAINING; the workers share the images.
 
     BatchNorm's statistics differ between workers: the checkpoint is the first worker's. The
@@ -29,7 +32,7 @@ def validate(checkpoint: bytes, truth: pa.Table, settings: DetectorSettings) -> 
     detector = YoloxDetector(process_group.of_first_worker(checkpoint), settings)
     sizes_in_table = _sizes(truth)
     mine, kinds = [], Counter[str]()
-    for block in _fetched_blocks(truth):
+    for block in _fetched_blocks(truth, fetch):
         detected = detect_block(detector, block)
         failed = _failed(detected, sizes_in_table)
         kinds.update(str(error.kind) for error in failed.values())
@@ -64,12 +67,15 @@ def _failed(
     return failed
 
 
-def _fetched_blocks(table: pa.Table) -> Iterator[pa.Table]:
+def _fetched_blocks(table: pa.Table, fetch: Fetch) -> Iterator[pa.Table]:
     """This worker's images as schema.FETCHED."""
     mine = np.arange(process_group.rank(), len(table), process_group.world_size())
     for start in range(0, len(mine), _IMAGES_PER_BLOCK):
-        uris = table["image_uri"].take(mine[start : start + _IMAGES_PER_BLOCK]).combine_chunks()
-        no_part = {key: pa.array([0] * len(uris), pa.int32()) for key in PART_KEYS}
-        unknown = {"etag": pa.nulls(len(uris), pa.string()), "size_bytes": pa.nulls(len(uris))}
-        listed = pa.table(no_part | {"image_uri": uris} | unknown)
-        yield fetch_block(listed, MAX_IMAGE_BYTES)
+        photos = table.select(["image_uri", "etag"]).take(mine[start : start + _IMAGES_PER_BLOCK])
+        no_part = {key: pa.array([0] * len(photos), pa.int32()) for key in PART_KEYS}
+        listed = pa.table(
+            no_part
+            | {name: photos[name] for name in photos.column_names}
+            | {"size_bytes": pa.nulls(len(photos))}
+        )
+        yield fetch_block(listed, MAX_IMAGE_BYTES, fetch)

@@ -22,6 +22,7 @@ from pipelines.training.faults import output_errors_sorted
 from pipelines.training.loader import BatchLoader, epoch_rows, steps_per_epoch
 from pipelines.training.log import TrainingLog
 from pipelines.training.metrics import EpochRow, WorkerReport
+from pipelines.training.photo_cache import open_photo_cache
 from pipelines.training.state import StateStore
 from pipelines.training.trainer import Trainer
 from pipelines.training.validation import validate
@@ -75,12 +76,14 @@ class _Worker:
         torch.manual_seed(config.seed)
         device = get_device()
         model, preprocessing, notes = start_model(config, weights, data.class_names)
+        self._photos = open_photo_cache(config.cache_dir, config.max_disk_bytes)
         self._loader = BatchLoader(
             data.train,
             config.canvas_size,
             preprocessing,
             max_cache_bytes=config.max_cache_bytes,
             threads=self._threads,
+            fetch=self._photos.fetch,
             for_gpu=device.type == "cuda",
         )
         self._output = Folder(config.output)
@@ -127,7 +130,12 @@ class _Worker:
         evaluation = self._validate(weights) if self._config.is_validated(result.epoch) else None
         stages = {name: s - before[name] for name, s in self._loader.stage_seconds.items()}
         report = WorkerReport.of(
-            result, stages, self._loader.broken, evaluation, time.perf_counter() - started
+            result,
+            stages,
+            self._loader.broken,
+            evaluation,
+            time.perf_counter() - started,
+            self._photos.take_notes(),
         )
         reports = process_group.gathered(report)
         if process_group.rank() != 0:
@@ -182,7 +190,7 @@ class _Worker:
             threads=self._threads,
             device=get_device().type,
         )
-        return validate(weights, self._data.val, settings)
+        return validate(weights, self._data.val, settings, self._photos.fetch)
 
     def _estimate_statistics(self, model: YOLOX, preprocessing: Convention) -> str:
         """Give a folded BatchNorm its statistics back, from the same images on all workers."""

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import cv2
 import pytest
 
+from pipelines.datasets import read_training_table, training_table, write_training_table
 from pipelines.labelling.config import LabellingConfig
 from pipelines.labelling.run import label_images
 from tests.conftest import ROOT, Bucket, TrainedRun, told_by_training
@@ -55,6 +57,24 @@ def test_the_labelling_job_runs_on_the_best_weights(
         )
     )
     assert (summary.ledger.labelled, summary.ledger.failed) == (43, 1)
+
+
+def test_epochs_and_validations_fetch_each_photo_of_s3_once(
+    trained_run: TrainedRun, tmp_path: Path, bucket: Bucket, faulty_s3: FaultyS3
+) -> None:
+    truth, class_names = read_training_table(str(trained_run.folder / "truth.parquet"))
+    rows = truth.slice(10, 8).to_pylist()
+    for number, row in enumerate(rows):
+        row["image_uri"] = bucket.put(f"{number}.jpg", Path(row["image_uri"]).read_bytes())
+    table = str(tmp_path / "truth.parquet")
+    write_training_table(table, training_table(rows, class_names))
+    asked = {"train": table, "val": table, "output": tmp_path / "run", "epochs": 2}
+    kept = {"max_cache_bytes": 0, "cache_dir": tmp_path / "kept"}
+    told = told_by_training(trained_run.settings | asked | kept | {"eval_every": 1})
+    assert "epoch 2/2" in told
+    assert Counter(r.key for r in faulty_s3.requests if r.method == "GET") == {
+        f"{number}.jpg": 1 for number in range(8)
+    }
 
 
 def test_states_that_are_all_damaged_are_not_trained_over(

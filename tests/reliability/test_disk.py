@@ -1,6 +1,5 @@
 """A disk that is full, somewhere amid the run."""
 
-import os
 import random
 import subprocess
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.disks import mounted
 from tests.reliability.harness import NUM_PARTS, RUN, Files, Job, Rows, audit, rows_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("onlooker")]
@@ -16,14 +16,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("onlook
 @pytest.fixture
 def small_disk(tmp_path: Path, chance: random.Random) -> Iterator[Path]:
     """A file system of its own, which holds some of the parts."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    size = f"size={chance.randrange(150, 250)}k"
-    command = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
-    if os.getuid() or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with mounted(tmp_path / "small", f"{chance.randrange(150, 250)}k") as folder:
+        yield folder
 
 
 @pytest.fixture

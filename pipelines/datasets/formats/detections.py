@@ -12,6 +12,7 @@ from pipelines.datasets.formats.corrections import (
     check_corrections,
     read_corrections,
 )
+from pipelines.storage import is_s3
 from pipelines.tables import LABELLED, Views, query_run, read_rows, run_query
 
 
@@ -82,7 +83,15 @@ def _read(
     return Annotations(
         class_names=[row["class_name"] for row in classes],
         images=[
-            AnnotatedImage(uri, uri, boxes_of[uri], row["width"], row["height"])
+            AnnotatedImage(
+                uri,
+                uri,
+                boxes_of[uri],
+                row["width"],
+                row["height"],
+                # Of a file it is made of its time, which a copy need not keep.
+                etag=row["etag"] if is_s3(uri) else None,
+            )
             for row in labelled
             for uri in [row["image_uri"]]
         ],

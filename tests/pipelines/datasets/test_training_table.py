@@ -17,6 +17,7 @@ ROW: dict[str, Any] = {
     "class_ids": [0],
     "is_crowd": [False],
     "areas": [9.5],
+    "etag": "0123abcd",
 }
 
 
@@ -27,6 +28,14 @@ def test_a_training_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert read.equals(table)
     assert read.schema.equals(TRAINING)
     assert class_names == ["cat", "dog"]
+
+
+def test_a_table_from_before_there_were_etags_has_none(tmp_path: Path) -> None:
+    table = training_table([ROW], ["cat"])
+    pq.write_table(table.drop_columns("etag"), tmp_path / "before.parquet")
+    read, class_names = read_training_table(str(tmp_path / "before.parquet"))
+    assert read.to_pylist() == [ROW | {"etag": None}]
+    assert class_names == ["cat"]
 
 
 def test_a_training_table_of_no_images_keeps_its_class_names(tmp_path: Path) -> None:

@@ -81,3 +81,21 @@ def test_a_run_that_was_begun_without_digests_goes_on(tmp_path: Path) -> None:
     output.write("training.json", json.dumps(settings).encode())
     move_a_box(config.train)
     refuse_other_settings(output, config, read_training_data(config.train, config.val), None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"max_disk_bytes": -1}, r"max_disk_bytes=-1: must not be negative; 0 keeps no photos"),
+        ({"cache_dir": "s3://b/kept"}, r"cache_dir='s3://b/kept': must be a folder on a disk of"),
+        (
+            {"cache_dir": __file__},
+            r"cache_dir='.*\.py': must be a folder on a disk of the machines",
+        ),
+        ({"cache_dir": ""}, "the path is empty"),
+        ({"cache_dir": "http://kept"}, "http:// is not supported"),
+    ],
+)
+def test_where_photos_cannot_be_kept_is_said_at_once(changes: dict, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        TrainingConfig(train="a", val="b", output="c", **changes)

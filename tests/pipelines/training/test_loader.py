@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -9,8 +10,9 @@ from PIL import Image
 from pipelines.datasets import training_table
 from pipelines.errors import InputError, RunStoppedError
 from pipelines.photos.errors import ErrorKind, ImageError
-from pipelines.training import loader as loader_module
+from pipelines.photos.fetching import Fetched, ImageRef, fetch
 from pipelines.training.loader import BatchLoader, epoch_rows
+from pipelines.training.photo_cache import Fetch
 from tests.training_rows import row
 
 NAMES = ["cat", "dog"]
@@ -22,13 +24,14 @@ def write_photo(path: Path, width: int, height: int, grey: int = 50) -> str:
     return str(path)
 
 
-def loader_of(rows: list[dict], max_cache_bytes: int = 10**6) -> BatchLoader:
+def loader_of(rows: list[dict], max_cache_bytes: int = 10**6, fetch: Fetch = fetch) -> BatchLoader:
     return BatchLoader(
         training_table(rows, NAMES),
         (32, 32),
         "official",
         max_cache_bytes=max_cache_bytes,
         threads=1,
+        fetch=fetch,
     )
 
 
@@ -122,15 +125,19 @@ def test_a_table_without_a_good_image_says_why(tmp_path: Path) -> None:
 
 
 def test_what_may_be_readable_tomorrow_stops_the_run_and_is_not_remembered_as_broken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     uris = [write_photo(tmp_path / f"{i}.png", 32, 32) for i in range(2)]
-    loader = loader_of([row(uri, BOX, [1]) for uri in uris])
-    outage = ImageError(ErrorKind.IO_ERROR, "ConnectionError: S3 is away")
-    with monkeypatch.context() as patch:
-        patch.setattr(loader_module, "fetch_images", lambda images, _: [outage] * len(images))
-        with pytest.raises(RunStoppedError, match=r"0\.png cannot be read now .*S3 is away"):
-            loader.load([0, 1])
+    outage = Fetched(ImageError(ErrorKind.IO_ERROR, "ConnectionError: S3 is away"))
+    is_away = True
+
+    def fetch_when_it_is_there(images: Sequence[ImageRef], max_bytes: int) -> list[Fetched]:
+        return [outage] * len(images) if is_away else fetch(images, max_bytes)
+
+    loader = loader_of([row(uri, BOX, [1]) for uri in uris], fetch=fetch_when_it_is_there)
+    with pytest.raises(RunStoppedError, match=r"0\.png cannot be read now .*S3 is away"):
+        loader.load([0, 1])
+    is_away = False
     assert loader.broken == {}
     assert loader.load([0, 1]).uris == tuple(uris)
 

@@ -1,4 +1,5 @@
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def report_of(
     loss: float = 2.0,
     broken: dict[str, ImageError] | None = None,
     evaluation: Evaluation | None = None,
+    notes: Sequence[str] = (),
 ) -> WorkerReport:
     """An epoch of ten seconds and 50 images."""
     result = EpochResult(
@@ -38,7 +40,7 @@ def report_of(
         gpu_memory_bytes=0,
     )
     stages = {"fetching": 2.0, "decoding": 7.5}
-    return WorkerReport.of(result, stages, broken or {}, evaluation, validation_seconds=0.0)
+    return WorkerReport.of(result, stages, broken or {}, evaluation, 0.0, notes)
 
 
 @pytest.fixture
@@ -68,6 +70,13 @@ def test_a_kind_of_broken_image_is_told_of_once_by_an_example(log: TrainingLog) 
     assert first[0] == "skipped, corrupt: a.jpg: JPEG that does not decode"
     assert "1 images skipped" in first[1]
     assert len(log.add([report_of(2, broken=broken)])) == 1
+
+
+def test_what_two_workers_of_a_machine_say_alike_is_told_once(log: TrainingLog) -> None:
+    reports = [report_of(1, notes=["the disk is full"]), report_of(1, notes=["the disk is full"])]
+    told, line = log.add(reports)
+    assert told == "the disk is full"
+    assert line.startswith("epoch 1/3")
 
 
 def test_an_epoch_done_again_replaces_its_row(log: TrainingLog, tmp_path: Path) -> None:

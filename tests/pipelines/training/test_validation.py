@@ -62,11 +62,7 @@ def test_what_may_be_readable_tomorrow_stops_the_run(
     truth: pa.Table,
     settings: DetectorSettings,
     tiny_checkpoint: bytes,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     outage = Fetched(ImageError(ErrorKind.IO_ERROR, "S3 is away"))
-    monkeypatch.setattr(
-        "pipelines.labelling.fetching.fetch", lambda images, _: [outage] * len(images)
-    )
     with pytest.raises(RunStoppedError, match=r"cannot be read now .*S3 is away"):
-        validate(tiny_checkpoint, truth, settings)
+        validate(tiny_checkpoint, truth, settings, lambda images, _: [outage] * len(images))

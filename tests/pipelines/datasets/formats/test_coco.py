@@ -40,6 +40,7 @@ def test_coco_boxes_become_corners_and_class_ids_the_order_of_category_ids(tmp_p
     table = read_coco(written(tmp_path, COCO), "s3://bucket/photos/")
     assert class_names_of(table) == ["cat", "dog"]
     assert table.to_pylist()[0] == {
+        "etag": None,
         "image_uri": "s3://bucket/photos/cat.jpg",
         "width": 100,
         "height": 80,

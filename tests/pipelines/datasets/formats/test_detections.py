@@ -18,7 +18,7 @@ def write_run(table: Folder, run: str, *found: tuple[str, int, str, float]) -> N
     """Two labelled images and a failed one, with (image, class_id, class_name, score) on them."""
     image: dict[str, Any] = {"num_detections": 0, "labelled_at": 0, "width": 100, "height": 80}
     images = [
-        image | {"image_uri": f"s3://photos/{name}.jpg", "status": status}
+        image | {"image_uri": f"s3://photos/{name}.jpg", "status": status, "etag": f"tag-{name}"}
         for name, status in (("a", "labelled"), ("b", "labelled"), ("bad", "failed"))
     ]
     detections = [
@@ -54,10 +54,11 @@ def test_detections_of_enough_score_become_boxes_of_their_labelled_images(table:
             "class_ids": [0, 0],
             "is_crowd": [False, False],
             "areas": [400, 420],
+            "etag": "tag-a",
         },
         row
         | {"image_uri": "s3://photos/b.jpg", "boxes": [], "class_ids": []}
-        | {"is_crowd": [], "areas": []},
+        | {"is_crowd": [], "areas": [], "etag": "tag-b"},
     ]
     assert faults == []
 

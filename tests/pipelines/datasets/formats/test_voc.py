@@ -53,6 +53,7 @@ def test_corners_count_from_1_and_lie_inside_the_box(voc: Folder) -> None:
     table, faults = checked_table(read_voc(voc.uri, ["train"], []))
     assert table.to_pylist() == [
         {
+            "etag": None,
             "image_uri": f"{voc.uri}/JPEGImages/a.jpg",
             "width": 100,
             "height": 80,
