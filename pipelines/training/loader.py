@@ -18,14 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.errors import InputError
-from pipelines.photos import (
-    ErrorKind,
-    ImageError,
-    ImageRef,
-    Pixels,
-    decode_image,
-    fetch,
-)
+from pipelines.photos import ErrorKind, ImageError, ImageRef, Pixels, decode_for_canvas, fetch
 from pipelines.training import process_group
 from pipelines.training.data import (
     MAX_IMAGE_BYTES,
@@ -235,10 +228,13 @@ class BatchLoader:
             return body
         values = self._table.slice(row, 1).to_pylist()[0]
         try:
-            pixels = decode_image(body, MAX_PIXELS)
-            height, width = pixels.shape[:2]
+            # What augmentation enlarges is the canvas: it never asks for more of the photo.
+            photo = decode_for_canvas(body, MAX_PIXELS, self._input_size)
+            height, width = photo.size
             refuse_another_size((width, height), (values["width"], values["height"]))
-            canvas, transform = letterbox(pixels, self._input_size, self._preprocessing)
+            canvas, transform = letterbox(
+                photo.pixels, self._input_size, self._preprocessing, original_size=photo.size
+            )
         except ImageError as error:
             return error
         except MemoryError:
