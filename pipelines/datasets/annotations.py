@@ -6,6 +6,7 @@ from typing import Any
 
 from pipelines.datasets.faults import Fault
 from pipelines.errors import InputError
+from pipelines.storage import is_s3
 
 Corners = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the original image after EXIF orientation."""
@@ -37,7 +38,7 @@ class AnnotatedImage:
     faults: Sequence[Fault] = ()
     """Its annotations that the reader could not make a box of."""
     etag: str | None = None
-    """Of the photo that the boxes are for, if it is on S3 and that is known."""
+    """Of the photo that the boxes are for, if known."""
 
     @property
     def is_sized(self) -> bool:
@@ -54,7 +55,8 @@ class AnnotatedImage:
             "class_ids": [box.class_id for box in self.boxes],
             "is_crowd": [box.is_crowd for box in self.boxes],
             "areas": [_area(box) for box in self.boxes],
-            "etag": self.etag,
+            # A file's is made of its time, which a copy of the photos need not keep.
+            "etag": self.etag if is_s3(self.uri) else None,
         }
 
 

@@ -14,7 +14,7 @@ from pipelines.datasets.faults import (
     FaultKind,
     collected,
 )
-from pipelines.datasets.files import read_sizes, why_not_fetched
+from pipelines.datasets.files import Measured, read_sizes, why_not_fetched
 from pipelines.datasets.training_table import training_table
 from pipelines.photos import ErrorKind, ImageError
 
@@ -81,14 +81,14 @@ def _with_sizes(images: Sequence[AnnotatedImage], faults: list[Fault]) -> Iterat
     unsized = [image.uri for image in images if not image.is_sized]
     sizes = dict(zip(unsized, read_sizes(unsized), strict=True))
     for image in images:
-        match sizes.get(image.uri, (image.width, image.height)):
+        match sizes.get(image.uri, Measured(image.width, image.height, image.etag)):
             case ImageError(kind=kind) as error:
                 gone = kind is ErrorKind.GONE
                 fault_kind = FaultKind.MISSING_IMAGE if gone else FaultKind.UNREADABLE
                 message = _with_loss(f"{image.uri}: {why_not_fetched(error)}", image)
                 faults.append(Fault(fault_kind, image.where, message))
-            case (width, height):
-                yield replace(image, width=width, height=height)
+            case Measured(width, height, etag):
+                yield replace(image, width=width, height=height, etag=etag)
 
 
 def _in_pixels(image: AnnotatedImage) -> AnnotatedImage:

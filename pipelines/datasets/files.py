@@ -3,6 +3,7 @@
 import codecs
 import io
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -10,9 +11,10 @@ from pipelines.errors import InputError
 from pipelines.photos import (
     PHOTO_SUFFIXES,
     ErrorKind,
+    Fetched,
     ImageError,
     ImageRef,
-    fetch_images,
+    fetch,
     read_size,
 )
 from pipelines.storage import folder_and_name, read_bytes, why_named
@@ -81,21 +83,35 @@ def why_not_fetched(error: ImageError) -> str:
 
 def read_files(uris: Sequence[str]) -> Iterator[bytes | ImageError]:
     """The bytes of every file, or why there are none, in the order given; side by side from S3."""
-    for start in range(0, len(uris), _FILES_AT_ONCE):
-        refs = [ImageRef(uri) for uri in uris[start : start + _FILES_AT_ONCE]]
-        yield from fetch_images(refs, MAX_FILE_BYTES)
+    return (file.body for file in _fetched(uris))
 
 
-def read_sizes(uris: Sequence[str]) -> Iterator[tuple[int, int] | ImageError]:
-    """(width, height) of every photo after EXIF orientation, or why there is none.
+class Measured(NamedTuple):
+    """A photo that was read for its size."""
+
+    width: int
+    height: int
+    etag: str | None
+
+
+def read_sizes(uris: Sequence[str]) -> Iterator[Measured | ImageError]:
+    """The size of every photo after EXIF orientation, or why there is none.
 
     Photos are read whole: a JPEG's size may stand behind previews of any length.
     """
-    for data in read_files(uris):
+    for file in _fetched(uris):
         try:
-            yield data if isinstance(data, ImageError) else _oriented_size(data)
+            if isinstance(file.body, ImageError):
+                raise file.body
+            yield Measured(*_oriented_size(file.body), file.etag)
         except ImageError as error:
             yield error
+
+
+def _fetched(uris: Sequence[str]) -> Iterator[Fetched]:
+    for start in range(0, len(uris), _FILES_AT_ONCE):
+        refs = [ImageRef(uri) for uri in uris[start : start + _FILES_AT_ONCE]]
+        yield from fetch(refs, MAX_FILE_BYTES)
 
 
 def _oriented_size(data: bytes) -> tuple[int, int]:

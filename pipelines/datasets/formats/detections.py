@@ -12,7 +12,6 @@ from pipelines.datasets.formats.corrections import (
     check_corrections,
     read_corrections,
 )
-from pipelines.storage import is_s3
 from pipelines.tables import LABELLED, Views, query_run, read_rows, run_query
 
 
@@ -89,8 +88,7 @@ def _read(
                 boxes_of[uri],
                 row["width"],
                 row["height"],
-                # Of a file it is made of its time, which a copy need not keep.
-                etag=row["etag"] if is_s3(uri) else None,
+                etag=row["etag"],
             )
             for row in labelled
             for uri in [row["image_uri"]]

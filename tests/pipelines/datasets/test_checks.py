@@ -1,3 +1,4 @@
+import hashlib
 import math
 import os
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pipelines.datasets.annotations import AnnotatedBox, AnnotatedImage, Annotat
 from pipelines.datasets.checks import checked_table
 from pipelines.datasets.faults import Fault, FaultKind
 from pipelines.storage.folder import Folder
+from tests.conftest import Bucket
 
 MakePhoto = Callable[..., bytes]
 
@@ -69,6 +71,16 @@ def test_an_unknown_size_is_that_of_the_photo_as_it_is_looked_at(
     size = (table["width"][0].as_py(), table["height"][0].as_py())
     assert size == ((80, 100) if orientation >= 5 else (100, 80))
     assert faults == []
+
+
+def test_a_photo_of_s3_that_was_read_for_its_size_is_held_to_what_was_read(
+    tmp_path: Path, make_photo: MakePhoto, bucket: Bucket
+) -> None:
+    on_s3, on_disk = bucket.put("a.jpg", make_photo()), tmp_path / "a.jpg"
+    on_disk.write_bytes(make_photo())
+    etags = [checked_table(of_photo(str(uri), width=100))[0]["etag"] for uri in (on_s3, on_disk)]
+    md5 = hashlib.md5(make_photo()).hexdigest()
+    assert [etag.to_pylist() for etag in etags] == [[md5], [None]]
 
 
 @pytest.mark.parametrize(("width", "height"), [(-100, 80), (0, 80), (100, 2**31)])
