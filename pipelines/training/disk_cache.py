@@ -39,7 +39,8 @@ class DiskCache:
         self._max_bytes = max_bytes
         self._idle_before = time.time() - IDLE_S
         # Known once something is to be written, and changed only by who has the lock.
-        self._limit: int | None = None
+        self._is_new = True
+        self._limit = 0
         self._used = 0
         self._idle: list[tuple[float, str]] = []
 
@@ -52,7 +53,7 @@ class DiskCache:
         except OSError:
             return None
         data = sealed[_CHECKSUM_BYTES:]
-        return data if sealed == _sealed(data) else None
+        return data if sealed.startswith(_checksum(data)) else None
 
     def put(self, key: str, data: bytes) -> bool:
         """Write a file in place of the key's old one; False where there is no room for it.
@@ -61,12 +62,13 @@ class DiskCache:
             OSError: the disk is full, or the folder cannot be written.
         """
         with self._locked() as usage:
-            if self._limit is None:
-                self._limit = self._look_over()
+            counted = os.pread(usage, _DIGITS, 0)
+            if self._is_new or not counted:
+                self._look_over()
             else:
-                self._used = int(os.pread(usage, _DIGITS, 0))
+                self._used = int(counted)
             try:
-                return self._write(self._path(key), _sealed(data))
+                return self._write(self._path(key), _checksum(data) + data)
             finally:
                 os.pwrite(usage, b"%0*d" % (_DIGITS, self._used), 0)
 
@@ -96,7 +98,6 @@ class DiskCache:
 
     def _make_room(self, size: int) -> bool:
         """Delete what is idle, as far as it takes; whether there is room then."""
-        assert self._limit is not None
         while self._used + size > self._limit:
             if not self._idle:
                 self._look_over()
@@ -113,12 +114,14 @@ class DiskCache:
                 os.unlink(path)
                 self._used -= status.st_size
 
-    def _look_over(self) -> int:
-        """Count the bytes that are there and find what is idle; the limit that follows."""
+    def _look_over(self) -> None:
+        """Count the bytes that are there, and find what is idle."""
         self._used = 0
         self._idle = heapq.nsmallest(_IDLE_AT_A_TIME, self._counted())[::-1]
-        if self._max_bytes is not None:
-            return self._max_bytes
+        self._limit = self._limit_of_disk() if self._max_bytes is None else self._max_bytes
+        self._is_new = False
+
+    def _limit_of_disk(self) -> int:
         disk = shutil.disk_usage(self.folder)
         return self._used + disk.free - int(LEFT_FREE * disk.total)
 
@@ -132,8 +135,8 @@ class DiskCache:
                     yield status.st_mtime, file.path
 
 
-def _sealed(data: bytes) -> bytes:
-    return zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "big") + data
+def _checksum(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "big")
 
 
 def _write_then_rename(path: Path, data: bytes) -> None:

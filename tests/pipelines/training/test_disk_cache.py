@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,14 @@ def test_what_another_process_took_up_again_meanwhile_stays(tmp_path: Path) -> N
     [left] = [key for key in ("a", "b") if other.get(key)]
     assert not cache.put("newer", bytes(100))
     assert other.get(left)
+
+
+def test_a_folder_that_somebody_empties_meanwhile_is_filled_again(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path / "kept", 2 * ON_DISK)
+    assert [cache.put(key, bytes(100)) for key in "ab"] == [True, True]
+    shutil.rmtree(tmp_path / "kept")
+    assert cache.get("a") is None
+    assert [cache.put(key, bytes(100)) for key in "cde"] == [True, True, False]
 
 
 def test_what_a_killed_writer_left_goes_too(tmp_path: Path) -> None:
