@@ -26,6 +26,7 @@ from pipelines.labelling.stages import (
     fetch_stage,
     write_stage,
 )
+from pipelines.labelling.windows import bound, parts_per_window, read_in_windows
 from pipelines.labelling.writing import Part
 from pipelines.planning import ActorPlan
 
@@ -96,16 +97,20 @@ def labelled_parts(remaining: Sequence[int], stages: Stages, plan: ActorPlan) ->
     """Run the graph; a summary for each part that has come to its end."""
     if not remaining:
         return
-    _configure()
-    for row in _graph(remaining, stages, plan).iter_rows():
+    window = parts_per_window(plan.num_actors)
+    with ray.data.DataContext.current(_context(window)):
+        graph = _graph(remaining, window, stages, plan)
+    for row in graph.iter_rows():
         yield Part.from_row(row)
 
 
-def _configure() -> None:
-    context = ray.data.DataContext.get_current()
+def _context(window: int) -> ray.data.DataContext:
+    context = ray.data.DataContext.get_current().copy()
     context.target_max_block_size = None  # a block is a part, however large
     context.max_consecutive_actor_init_deaths = ACTOR_STARTS_IN_VAIN
     context.execution_no_progress_timeout_s = -1  # never: Ray would not see a slow part go on
+    bound(context, window)
+    return context
 
 
 def _pool(num_actors: int) -> ray.data.ActorPoolStrategy:
@@ -118,11 +123,12 @@ def _pool(num_actors: int) -> ray.data.ActorPoolStrategy:
     )
 
 
-def _graph(remaining: Sequence[int], stages: Stages, plan: ActorPlan) -> ray.data.Dataset:
+def _graph(
+    remaining: Sequence[int], window: int, stages: Stages, plan: ActorPlan
+) -> ray.data.Dataset:
     whole_blocks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
-    parts = [{"part": part} for part in remaining]
     return (
-        ray.data.from_items(parts, override_num_blocks=len(parts))
+        read_in_windows(remaining, window)
         .map_batches(
             partial(fetch_stage, read=stages.read, fetch=stages.fetch, monitor=stages.monitor),
             num_cpus=FETCH_CPUS,
@@ -139,7 +145,7 @@ def _graph(remaining: Sequence[int], stages: Stages, plan: ActorPlan) -> ray.dat
                 "image_timeout_s": stages.image_timeout_s,
                 "monitor": stages.monitor,
             },
-            compute=_pool(min(plan.num_actors, len(parts))),
+            compute=_pool(min(plan.num_actors, len(remaining))),
             num_cpus=plan.cpus,
             num_gpus=plan.gpus,
             **whole_blocks,

@@ -1,0 +1,88 @@
+"""The parts enter the graph a window at a time, so that Ray Data holds few of them at any moment.
+
+It keeps some 50 kB of the driver's memory for a part that waits between two stages, several for one
+that is yet to come, and three for one that is done. So a read task stands for a window of parts, no
+window is read while the graph has parts enough, and what is kept of parts that are done is dropped.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+from ray.data._internal.execution.backpressure_policy import (
+    ENABLED_BACKPRESSURE_POLICIES,
+    ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
+    BackpressurePolicy,
+)
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data.block import BlockMetadata
+
+FEWEST_PARTS = 256
+PARTS_PER_ACTOR = 8
+"""Of a window: an actor has two to four at hand, as many are fetched or written meanwhile."""
+
+
+def parts_per_window(num_actors: int) -> int:
+    """As many as keep the actors busy until the next window is read."""
+    return max(FEWEST_PARTS, PARTS_PER_ACTOR * num_actors)
+
+
+def read_in_windows(parts: Sequence[int], parts_per_window: int) -> ray.data.Dataset:
+    """The numbers of the parts, each a block of its own with one row `part`."""
+    source = _Windows(parts, parts_per_window)
+    return ray.data.read_datasource(
+        source,
+        # What a task reads is cut into as many blocks as make up this number.
+        override_num_blocks=len(source.windows) * parts_per_window,
+        concurrency=1,
+        num_cpus=0,  # a core is not to be waited for, nor to be had on every node
+    )
+
+
+def bound(context: ray.data.DataContext, parts_per_window: int) -> None:
+    """Have a graph that begins with `read_in_windows` hold less than two windows at any time."""
+    policies = [*ENABLED_BACKPRESSURE_POLICIES, partial(_FewParts, parts=parts_per_window)]
+    context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, policies)
+    context.custom_execution_callback_classes = [_ForgetBlocks]
+
+
+class _Windows(ray.data.Datasource):
+    def __init__(self, parts: Sequence[int], parts_per_window: int) -> None:
+        starts = range(0, len(parts), parts_per_window)
+        self.windows = [parts[start : start + parts_per_window] for start in starts]
+
+    def get_read_tasks(self, *args: Any, **kwargs: Any) -> list[ray.data.ReadTask]:
+        metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        return [ray.data.ReadTask(partial(_read, window), metadata) for window in self.windows]
+
+    def estimate_inmemory_data_size(self) -> None:
+        """Ray Data would have it, and does without."""
+
+
+def _read(window: Sequence[int]) -> Iterable[pa.Table]:
+    return [pa.table({"part": window})]
+
+
+class _FewParts(BackpressurePolicy):
+    """No further window is read while the graph holds as many parts as one has."""
+
+    def __init__(self, *context_topology_resources: Any, parts: int) -> None:
+        super().__init__(*context_topology_resources)
+        _, self._source, *_, self._sink = self._topology
+        self._parts = parts
+
+    def can_add_input(self, op: Any) -> bool:
+        came = self._source.metrics.num_task_outputs_generated
+        went = self._sink.metrics.num_outputs_taken
+        return op is not self._source or came - went < self._parts
+
+
+class _ForgetBlocks(ExecutionCallback):
+    """Drops what Ray Data keeps of every block for a report at the end, for which nobody asks."""
+
+    def on_execution_step(self, executor: Any) -> None:
+        for op in executor._topology:
+            for blocks in op.get_stats().values():
+                blocks.clear()
