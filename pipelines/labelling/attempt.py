@@ -1,10 +1,8 @@
 """One attempt at a run: the graph is started and watched, and how it ended is written down."""
 
-import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +12,7 @@ import ray.exceptions
 from pipelines import interruption
 from pipelines.errors import RunStoppedError, StalledError, sentence_in, stopped_by_storage
 from pipelines.labelling.config import LabellingConfig
+from pipelines.labelling.effort import Effort
 from pipelines.labelling.fetching import Fetch
 from pipelines.labelling.graph import Stages, labelled_parts
 from pipelines.labelling.manifest import read_part
@@ -28,12 +27,11 @@ from pipelines.labelling.writing import Part, write_part
 from pipelines.planning import ActorPlan
 from pipelines.storage import STORAGE_ERRORS, Folder, Lease
 from pipelines.tables import (
+    Commits,
     Ledger,
     RunFolders,
     RunRecord,
-    delete_leftovers,
     read_ledger,
-    remaining_parts,
     runs,
 )
 
@@ -70,19 +68,22 @@ def run_attempt(attempt: Attempt) -> tuple[RunRecord, int]:
     """
     attempt = _with_a_runtime(attempt)
     record, table = attempt.record, attempt.table
-    effort = Effort()
+    effort = Effort.of(record)
     try:
         runs.write_record(table, record)
-        delete_leftovers(attempt.folders)
         ledger, written = _run(attempt, effort)
     except BaseException as error:
         explained = _explained(error)
         status = runs.STOPPED if isinstance(explained, KeyboardInterrupt) else runs.FAILED
-        _write_ended(attempt, replace(effort.added_to(record), status=status))
+        _write_ended(attempt, replace(effort.in_record(), status=status))
         raise explained from error
     attempt.lease.check()
     record = replace(
-        effort.added_to(record), status=runs.COMPLETE, finished_at=runs.now(), ledger=ledger
+        effort.in_record(),
+        status=runs.COMPLETE,
+        finished_at=runs.now(),
+        ledger=ledger,
+        counted_parts="",
     )
     runs.write_record(table, record)
     return record, written
@@ -98,27 +99,6 @@ def _with_a_runtime(attempt: Attempt) -> Attempt:
     return replace(attempt, model=model, record=record)
 
 
-@dataclass
-class Effort:
-    """What one attempt has cost so far."""
-
-    started: float = field(default_factory=time.monotonic)
-    stage_seconds: Counter[str] = field(default_factory=Counter)
-    retries: int = 0
-
-    def add(self, part: Part) -> None:
-        self.stage_seconds.update(part.stage_seconds)
-        self.retries += part.retries
-
-    def added_to(self, record: RunRecord) -> RunRecord:
-        return replace(
-            record,
-            elapsed_seconds=record.elapsed_seconds + time.monotonic() - self.started,
-            stage_seconds=dict(Counter(record.stage_seconds) + self.stage_seconds),
-            retries=record.retries + self.retries,
-        )
-
-
 def _write_ended(attempt: Attempt, record: RunRecord) -> None:
     """Write down a bad end, if that can be: the disk may be full, the run may be another's."""
     with suppress(RunStoppedError, *STORAGE_ERRORS):
@@ -128,26 +108,35 @@ def _write_ended(attempt: Attempt, record: RunRecord) -> None:
 
 def _run(attempt: Attempt, effort: Effort) -> tuple[Ledger, int]:
     """Run the graph to its end; the closed ledger, and the number of new rows."""
-    before = ledger = read_ledger(attempt.folders, attempt.record.ledger)
-    monitor = start_monitor()
+    remaining = _begin(attempt, effort)
+    before, monitor = effort.ledger, start_monitor()
     with LabellingProgress(attempt.record.run, before) as progress:
         metrics = LabellingMetrics(attempt.record.run, before)
         wait_s = attempt.config.wait_timeout
         detectors = DetectorWatch(attempt.plan, monitor, wait_s, progress.say, metrics)
         check = partial(_check, attempt, monitor, detectors, metrics)
-        for part in watched(_parts(attempt, monitor), check):
+        for part in watched(_parts(attempt, remaining, monitor), check):
             interruption.check()
             attempt.lease.check()
-            ledger += part.ledger
             effort.add(part)
-            _check_retries(attempt.config, effort.retries, ledger.done - before.done)
-            progress.update(ledger, part)
-            metrics.add(part, ledger)
+            _check_retries(attempt.config, effort.retries, effort.ledger.done - before.done)
+            progress.update(effort.ledger, part)
+            metrics.add(part, effort.ledger)
+            if effort.is_to_be_told():
+                runs.write_record(attempt.table, effort.in_record())
     ledger = _closed_ledger(attempt)
     return ledger, ledger.done - before.done
 
 
-def _parts(attempt: Attempt, monitor: Any) -> Iterator[Part]:
+def _begin(attempt: Attempt, effort: Effort) -> list[int]:
+    """Clear up after whoever was killed, and count what is written; the parts that are left."""
+    commits = Commits.of(attempt.folders)
+    commits.delete_leftovers()
+    effort.count(commits)
+    return [part for part in range(_num_parts(attempt)) if part not in effort.counted]
+
+
+def _parts(attempt: Attempt, remaining: Sequence[int], monitor: Any) -> Iterator[Part]:
     """The rest of the run, a summary for each part that is safely written."""
     stages = Stages.of(
         attempt.config,
@@ -158,7 +147,7 @@ def _parts(attempt: Attempt, monitor: Any) -> Iterator[Part]:
         read=partial(read_part, attempt.folders.manifest),
         write=partial(write_part, folders=attempt.folders),
     )
-    return labelled_parts(_remaining(attempt), stages, attempt.plan)
+    return labelled_parts(remaining, stages, attempt.plan)
 
 
 def _closed_ledger(attempt: Attempt) -> Ledger:
@@ -167,21 +156,23 @@ def _closed_ledger(attempt: Attempt) -> Ledger:
     Raises:
         RunStoppedError: a listed image has no row.
     """
-    delete_leftovers(attempt.folders)
-    ledger = read_ledger(attempt.folders, attempt.record.ledger)
-    left = _remaining(attempt)
+    commits = Commits.of(attempt.folders)
+    commits.delete_leftovers()
+    parts = commits.parts()
+    ledger = read_ledger(attempt.folders, parts, attempt.record.ledger.to_begin_with)
+    left = _num_parts(attempt) - len(parts)
     if left or not ledger.is_closed:
         raise RunStoppedError(
             f"the ledger of run {attempt.record.run!r} is not closed: {ledger.to_do} images to do, "
-            f"{ledger.done} done, {len(left)} parts without both of their files; the same command "
+            f"{ledger.done} done, {left} parts without both of their files; the same command "
             "goes on with the rest"
         )
     return ledger
 
 
-def _remaining(attempt: Attempt) -> list[int]:
+def _num_parts(attempt: Attempt) -> int:
     assert attempt.record.parts is not None  # begin_attempt() has seen to it
-    return remaining_parts(attempt.folders, attempt.record.parts)
+    return attempt.record.parts
 
 
 def _check(

@@ -32,13 +32,14 @@ def parts_per_window(num_actors: int) -> int:
 def read_in_windows(parts: Sequence[int], parts_per_window: int) -> ray.data.Dataset:
     """The numbers of the parts, each a block of its own with one row `part`."""
     source = _Windows(parts, parts_per_window)
-    return ray.data.read_datasource(
+    dataset: ray.data.Dataset = ray.data.read_datasource(
         source,
-        # What a task reads is cut into as many blocks as make up this number.
+        # In all; so what a task reads is cut into as many as a window has parts.
         override_num_blocks=len(source.windows) * parts_per_window,
         concurrency=1,
-        num_cpus=0,  # a core is not to be waited for, nor to be had on every node
+        num_cpus=0,  # it takes no time, and not every node has a core to spare
     )
+    return dataset
 
 
 def bound(context: ray.data.DataContext, parts_per_window: int) -> None:

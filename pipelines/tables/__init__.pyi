@@ -1,6 +1,6 @@
 from . import runs
 from .audit import AuditConfig, RunAudit, audit_table
-from .commits import delete_leftovers, remaining_parts
+from .commits import Commits, parts_of, ranges_of
 from .compaction import CompactionConfig, compact_table
 from .connection import check_memory, spilling_connection
 from .ddl import ddl
@@ -41,6 +41,7 @@ __all__ = [
     "MANIFEST",
     "TRAINING",
     "AuditConfig",
+    "Commits",
     "CompactionConfig",
     "Kept",
     "Ledger",
@@ -54,7 +55,6 @@ __all__ = [
     "check_memory",
     "compact_table",
     "ddl",
-    "delete_leftovers",
     "drop_old_runs",
     "drop_run",
     "list_runs",
@@ -62,11 +62,12 @@ __all__ = [
     "open_runs",
     "open_table",
     "part_name",
+    "parts_of",
     "query_run",
     "query_table",
+    "ranges_of",
     "read_ledger",
     "read_rows",
-    "remaining_parts",
     "run_query",
     "runs",
     "spilling_connection",

@@ -1,14 +1,15 @@
 """The closed ledger: every listed image ends as exactly one row, labelled or failed.
 
-Everything here is read back from the tables, so that a count is a count of what is safely written.
+A complete run's is read back from the tables, so that a count is a count of what is safely written.
+An unfinished run's record has the counts of most of its parts, and a resume reads those of the rest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import duckdb
 
-from pipelines.tables.layout import RunFolders
+from pipelines.tables.layout import RunFolders, part_name
 from pipelines.tables.schema import IMAGES
 
 
@@ -24,6 +25,11 @@ class Ledger:
     detections: int = 0
     skipped: int = 0
     """Listed images whose row an earlier run has."""
+
+    @property
+    def to_begin_with(self) -> "Ledger":
+        """That of the same images before any of them was looked at."""
+        return Ledger(self.listed, skipped=self.skipped)
 
     @property
     def failed(self) -> int:
@@ -63,15 +69,16 @@ class Ledger:
         )
 
 
-def read_ledger(folders: RunFolders, listed: Ledger) -> Ledger:
-    """The ledger as the rows of `images` tell it; what was listed and skipped stays as it is.
+def read_ledger(folders: RunFolders, parts: Collection[int], known: Ledger) -> Ledger:
+    """`known`, and what the rows of these parts add to it.
 
     That no image has two rows need not be counted: parts have no image in common, and a part has
     one file.
     """
+    names = sorted(map(part_name, parts))
     with duckdb.connect() as connection:
-        connection.register("images", folders.images.dataset(folders.images.list(), IMAGES))
-        # One query: it opens every file of the run.
+        connection.register("images", folders.images.dataset(names, IMAGES))
+        # One query: it opens every file of these parts.
         counts = connection.sql(
             "SELECT error_kind::VARCHAR, count(*), count(*) FILTER (num_detections = 0),"
             " sum(num_detections)::BIGINT FROM images GROUP BY ALL ORDER BY ALL"
@@ -79,4 +86,4 @@ def read_ledger(folders: RunFolders, listed: Ledger) -> Ledger:
     by_kind = {kind: (images, empty, boxes) for kind, images, empty, boxes in counts}
     labelled, empty, detections = by_kind.pop(None, (0, 0, 0))
     failed_by_kind = {kind: images for kind, (images, _, _) in by_kind.items()}
-    return Ledger(listed.listed, labelled, empty, failed_by_kind, detections, listed.skipped)
+    return known + Ledger(0, labelled, empty, failed_by_kind, detections)

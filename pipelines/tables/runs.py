@@ -118,6 +118,8 @@ class RunRecord:
     ledger: Ledger
     parts: int | None = None
     """How many the manifest is cut into; None in records of versions that did not cut it."""
+    counted_parts: str = ""
+    """Those that the counts of an unfinished run are of: 0-511,513. Records of before name none."""
     attempts: int = 0
     retries: int = 0
     """Requests for images that had to be repeated; this, and the times below, of all attempts but
@@ -149,6 +151,7 @@ class RunRecord:
             "skipped_in": dict(self.skipped_in),
             "detections": self.ledger.detections,
             "parts": self.parts,
+            "counted_parts": self.counted_parts,
             "weights_uri": self.weights_uri,
             **asdict(self.settings),
             "images_per_second": self.images_per_second,

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.storage.folder import Folder
-from pipelines.tables.commits import delete_leftovers, remaining_parts
+from pipelines.tables.commits import Commits, parts_of, ranges_of
 from pipelines.tables.layout import RunFolders, part_name
 
 
@@ -18,12 +18,12 @@ def _write(folders: RunFolders, part: int) -> None:
     folders.images.write(part_name(part), b"")
 
 
-def test_what_remains_are_the_parts_without_one_of_their_files(folders: RunFolders) -> None:
-    assert remaining_parts(folders, 3) == [0, 1, 2]
+def test_a_part_is_done_when_it_has_both_of_its_files(folders: RunFolders) -> None:
+    assert Commits.of(folders).parts() == set()
     _write(folders, 1)
     folders.detections.write("part-00000002.parquet", b"")  # its twin was never written
     folders.images.write("part-00000000.parquet", b"")  # it arrived when its twin was deleted
-    assert remaining_parts(folders, 3) == [0, 2]
+    assert Commits.of(folders).parts() == {1}
 
 
 def test_what_killed_writers_left_is_deleted_and_nothing_else(folders: RunFolders) -> None:
@@ -31,6 +31,13 @@ def test_what_killed_writers_left_is_deleted_and_nothing_else(folders: RunFolder
     folders.detections.write("part-00000002.parquet", b"")
     unfinished = Path(folders.images.uri, ".part-00000003.parquet.0123.tmp")
     unfinished.write_bytes(b"PAR")
-    assert delete_leftovers(folders) == 2
+    assert Commits.of(folders).delete_leftovers() == 2
     assert not unfinished.exists()
     assert folders.images.list() == folders.detections.list() == ["part-00000007.parquet"]
+
+
+def test_parts_are_told_as_ranges_and_found_in_them_again() -> None:
+    parts = {0, 1, 2, 3, 7, 9, 10}
+    assert ranges_of(parts) == "0-3,7,9-10"
+    assert parts_of("0-3,7,9-10") == parts
+    assert parts_of(ranges_of(set())) == set()

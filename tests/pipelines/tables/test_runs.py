@@ -38,6 +38,7 @@ def _record(run: str, date: str, status: str = runs.RUNNING) -> RunRecord:
         ledger=Ledger(9, 3, 1, {"gone": 2}, 7, skipped=4),
         skipped_in={"earlier": 4},
         parts=2,
+        counted_parts="1",
         retries=6,
         stage_seconds={"fetch": 1.5},
     )
