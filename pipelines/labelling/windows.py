@@ -14,7 +14,9 @@ import ray.data
 from ray.data._internal.execution.backpressure_policy import (
     ENABLED_BACKPRESSURE_POLICIES,
     ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
-    BackpressurePolicy,
+)
+from ray.data._internal.execution.backpressure_policy.resource_budget_backpressure_policy import (
+    ResourceBudgetBackpressurePolicy,
 )
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
@@ -44,9 +46,14 @@ def read_in_windows(parts: Sequence[int], parts_per_window: int) -> ray.data.Dat
 
 def bound(context: ray.data.DataContext, parts_per_window: int) -> None:
     """Have a graph that begins with `read_in_windows` hold less than two windows at any time."""
-    policies = [*ENABLED_BACKPRESSURE_POLICIES, partial(_FewParts, parts=parts_per_window)]
+    context._max_num_blocks_in_streaming_gen_buffer = parts_per_window  # read at once, not by twos
+    made_by: Any = [partial(_FewParts, parts_per_window)]
+    context.custom_execution_callback_classes = made_by
+    policies = [
+        _BudgetsThatLetTheLastStageRun if policy is ResourceBudgetBackpressurePolicy else policy
+        for policy in ENABLED_BACKPRESSURE_POLICIES
+    ]
     context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, policies)
-    context.custom_execution_callback_classes = [_ForgetBlocks]
 
 
 class _Windows(ray.data.Datasource):
@@ -66,24 +73,38 @@ def _read(window: Sequence[int]) -> Iterable[pa.Table]:
     return [pa.table({"part": window})]
 
 
-class _FewParts(BackpressurePolicy):
-    """No further window is read while the graph holds as many parts as one has."""
+class _FewParts(ExecutionCallback):
+    """Has no further window read while the graph holds as many parts as one, and keeps no others.
 
-    def __init__(self, *context_topology_resources: Any, parts: int) -> None:
-        super().__init__(*context_topology_resources)
-        _, self._source, *_, self._sink = self._topology
+    Not a backpressure policy: Ray Data passes over those when nothing runs, as while a run waits
+    for its detectors.
+    """
+
+    def __init__(self, parts: int) -> None:
         self._parts = parts
 
-    def can_add_input(self, op: Any) -> bool:
-        came = self._source.metrics.num_task_outputs_generated
-        went = self._sink.metrics.num_outputs_taken
-        return op is not self._source or came - went < self._parts
+    def before_execution_starts(self, executor: Any) -> None:
+        _, source, *_, sink = executor._topology
 
+        def has_room() -> bool:
+            came, went = source.metrics.num_task_outputs_generated, sink.metrics.num_outputs_taken
+            return bool(came - went < self._parts)
 
-class _ForgetBlocks(ExecutionCallback):
-    """Drops what Ray Data keeps of every block for a report at the end, for which nobody asks."""
+        source.can_add_input = has_room
 
     def on_execution_step(self, executor: Any) -> None:
+        """Drop what is kept of every block for a report at the end, for which nobody asks."""
         for op in executor._topology:
             for blocks in op.get_stats().values():
                 blocks.clear()
+
+
+class _BudgetsThatLetTheLastStageRun(ResourceBudgetBackpressurePolicy):
+    """Ray Data's budgets, by which on few cores nothing is written before all is fetched.
+
+    It loses fractions of a core when it adds up what there is, and the last stage comes last.
+    """
+
+    def can_add_input(self, op: Any) -> bool:
+        is_idle_end = not op.output_dependencies and not op.num_active_tasks()
+        return is_idle_end or super().can_add_input(op)

@@ -1,7 +1,7 @@
 """The closed ledger: every listed image ends as exactly one row, labelled or failed.
 
 A complete run's is read back from the tables, so that a count is a count of what is safely written.
-An unfinished run's record has the counts of most of its parts, and a resume reads those of the rest.
+An unfinished run's record has the counts of most of its parts; a resume reads the rows of the rest.
 """
 
 from collections.abc import Collection, Mapping
