@@ -6,11 +6,15 @@ An unfinished run's record has the counts of most of its parts; a resume reads t
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 import duckdb
 
 from pipelines.tables.layout import RunFolders, part_name
 from pipelines.tables.schema import IMAGES
+
+_FILES_AT_A_TIME = 512
+"""Arrow keeps what it has read of a file's footer, 34 kB, as long as it knows the file."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +79,22 @@ def read_ledger(folders: RunFolders, parts: Collection[int], known: Ledger) -> L
     That no image has two rows need not be counted: parts have no image in common, and a part has
     one file.
     """
-    names = sorted(map(part_name, parts))
+    names = map(part_name, sorted(parts))
+    ledger = known
     with duckdb.connect() as connection:
-        connection.register("images", folders.images.dataset(names, IMAGES))
-        # One query: it opens every file of these parts.
-        counts = connection.sql(
-            "SELECT error_kind::VARCHAR, count(*), count(*) FILTER (num_detections = 0),"
-            " sum(num_detections)::BIGINT FROM images GROUP BY ALL ORDER BY ALL"
-        ).fetchall()
+        while some := list(islice(names, _FILES_AT_A_TIME)):
+            connection.register("images", folders.images.dataset(some, IMAGES))
+            ledger += _counted(connection)
+    return ledger
+
+
+def _counted(connection: duckdb.DuckDBPyConnection) -> Ledger:
+    # One query: it opens every file.
+    counts = connection.sql(
+        "SELECT error_kind::VARCHAR, count(*), count(*) FILTER (num_detections = 0),"
+        " sum(num_detections)::BIGINT FROM images GROUP BY ALL ORDER BY ALL"
+    ).fetchall()
     by_kind = {kind: (images, empty, boxes) for kind, images, empty, boxes in counts}
     labelled, empty, detections = by_kind.pop(None, (0, 0, 0))
     failed_by_kind = {kind: images for kind, (images, _, _) in by_kind.items()}
-    return known + Ledger(0, labelled, empty, failed_by_kind, detections)
+    return Ledger(0, labelled, empty, failed_by_kind, detections)
