@@ -85,6 +85,8 @@ def _start_or_join() -> None:
     if "RAY_ADDRESS" in os.environ:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
+        # 10 kB of each part, up to 100,000 tasks; a Ray without a dashboard shows them to nobody.
+        os.environ.setdefault("RAY_task_events_max_num_task_in_gcs", "1000")
         ray.init(
             address="local",
             num_cpus=_cpus_of_a_local_ray(),
