@@ -13,18 +13,16 @@ import json
 import os
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 from benchmarks.bench_memory import images_done, slopes
 from benchmarks.bench_scale import write_source
 from benchmarks.machine import describe_machine
 from benchmarks.memory import DRIVER, watched_call
-from benchmarks.stand_ins import fetch_nothing
+from benchmarks.stand_ins import FetchSome
 from pipelines.errors import RunStoppedError
 from pipelines.labelling import LabellingConfig, label_images
 from pipelines.storage import Folder
@@ -92,19 +90,7 @@ def measure(parts: int, at_most: int) -> dict[str, Any]:
 
 def _label(config: LabellingConfig, at_most: int) -> None:
     with suppress(RunStoppedError):
-        label_images(config, fetch=_FetchSome(at_most))
-
-
-@dataclass(frozen=True)
-class _FetchSome:
-    """Stops the run at a part that is beyond these."""
-
-    parts: int
-
-    def __call__(self, listed: pa.Table) -> pa.Table:
-        if listed["part"][0].as_py() >= self.parts:
-            raise RunStoppedError("enough parts are done")
-        return fetch_nothing(listed)
+        label_images(config, fetch=FetchSome(at_most))
 
 
 if __name__ == "__main__":

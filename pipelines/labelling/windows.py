@@ -1,6 +1,6 @@
 """The parts enter the graph a window at a time, so that Ray Data holds few of them at any moment.
 
-It keeps some 50 kB of the driver's memory for a part that waits between two stages, several for one
+It keeps tens of kB of the driver's memory for a part that waits between two stages, four for one
 that is yet to come, and three for one that is done. So a read task stands for a window of parts, no
 window is read while the graph has parts enough, and what is kept of parts that are done is dropped.
 """

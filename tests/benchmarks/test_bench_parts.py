@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from benchmarks import bench_parts
+from benchmarks.stand_ins import FetchSome
 from pipelines.errors import RunStoppedError
 
 
@@ -14,7 +15,7 @@ def _listed(part: int) -> pa.Table:
 
 
 def test_a_run_is_stopped_by_the_first_part_that_is_not_to_be_done() -> None:
-    fetch = bench_parts._FetchSome(2)
+    fetch = FetchSome(2)
     assert fetch(_listed(1))["image_uri"].to_pylist() == ["a"]
     with pytest.raises(RunStoppedError):
         fetch(_listed(2))
