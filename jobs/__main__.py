@@ -13,6 +13,7 @@ from pathlib import Path
 import argcomplete
 
 from jobs.cli import exit_on_input_error
+from pipelines import cluster
 from pipelines.errors import InputError
 
 
@@ -27,6 +28,7 @@ def main() -> None:
             print(version("yolox-ray"))
         case [job, *args]:
             run(job.replace("-", "_"), args)
+            cluster.leave_local()
 
 
 def overview() -> str:

@@ -22,7 +22,7 @@ from jobs import label
 from jobs.cli import exit_on_input_error
 from jobs.evaluate import print_evaluation
 from jobs.printing import print_table
-from pipelines import datasets, evaluation, labelling, review, tables
+from pipelines import cluster, datasets, evaluation, labelling, review, tables
 
 FOLDER = Path(".demo")
 CHECKPOINT = Path(__file__).parent.parent / "assets/shapes/shapes_nano.pth"
@@ -125,3 +125,4 @@ def _some_images(views: "tables.Views", status: str, count: int) -> list[str]:
 
 if __name__ == "__main__":
     main()
+    cluster.leave_local()

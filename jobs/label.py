@@ -21,7 +21,7 @@ from rich.table import Table
 
 from jobs.cli import exit_on_input_error, parse
 from jobs.leaving import told_with_a_code
-from pipelines import labelling
+from pipelines import cluster, labelling
 
 EXIT_TOO_MANY_FAILED = 3
 
@@ -96,3 +96,4 @@ def show_estimate(estimate: "labelling.Estimate") -> None:
 
 if __name__ == "__main__":
     main()
+    cluster.leave_local()

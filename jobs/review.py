@@ -10,7 +10,7 @@ decided stays in the browser and is saved as corrections.json. Exit code 2: noth
 """
 
 from jobs.cli import exit_on_input_error, parse
-from pipelines import review
+from pipelines import cluster, review
 
 
 @exit_on_input_error
@@ -22,3 +22,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    cluster.leave_local()

@@ -17,7 +17,7 @@ import pyarrow as pa
 from jobs.cli import exit_on_input_error, parse
 from jobs.leaving import told_with_a_code
 from jobs.printing import print_table
-from pipelines import training
+from pipelines import cluster, training
 
 
 @exit_on_input_error
@@ -54,3 +54,4 @@ def _report(summary: "training.TrainingSummary") -> None:
 
 if __name__ == "__main__":
     main()
+    cluster.leave_local()

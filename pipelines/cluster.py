@@ -67,6 +67,12 @@ def _lines_dropped(about: bytes) -> Iterator[None]:
             os.write(2, b"".join(line for line in held_back if about not in line))
 
 
+def leave_local() -> None:
+    """At the end of a program: leave a local Ray to end itself, which Python would wait for."""
+    if is_connected() and "RAY_ADDRESS" not in os.environ:
+        leave(0)
+
+
 def disconnect() -> None:
     """Leave the cluster, or end the local Ray, which a process does at its end anyway."""
     import ray
