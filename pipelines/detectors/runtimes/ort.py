@@ -1,13 +1,19 @@
 """ONNX Runtime, told to keep what it sees to itself."""
 
 import os
+import re
 from typing import TypeAlias
+
+from pipelines.errors import InputError
 
 # Before the import: it would tell Microsoft what is run and on what, by a thread of its own.
 # https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-import onnxruntime
+try:
+    import onnxruntime
+except ImportError as error:
+    raise InputError(f"ONNX Runtime is not installed ({error}): pip install onnxruntime") from error
 
 Session: TypeAlias = onnxruntime.InferenceSession
 
@@ -31,7 +37,18 @@ def open_session(model: bytes, threads: int = 1) -> Session:
         return Session(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no class in common
         refuse_memory_error(error)
-        raise ValueError(f"not an ONNX file that can be run, or damaged: {error}") from error
+        raise ValueError(_why_not_opened(str(error))) from error
+
+
+def _why_not_opened(message: str) -> str:
+    if found := re.search(
+        r"Opset (\d+) is under development.* till opset (\d+)", message, re.DOTALL
+    ):
+        return (
+            f"is of opset {found[1]}, and ONNX Runtime {onnxruntime.__version__} knows them up to "
+            f"{found[2]}: install a newer one, or export the checkpoint with yolox-ray export-model"
+        )
+    return f"not an ONNX file that can be run, or damaged: {message}"
 
 
 def refuse_memory_error(error: Exception) -> None:

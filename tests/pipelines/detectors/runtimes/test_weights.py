@@ -78,12 +78,22 @@ def _with_metadata(model: bytes, entries: dict[str, str]) -> bytes:
     return changed.SerializeToString()
 
 
+def _of_opset(model: bytes, version: int) -> bytes:
+    changed = onnx.load_model_from_string(model)
+    for opset in changed.opset_import:
+        opset.version = version
+    return changed.SerializeToString()
+
+
 def test_an_onnx_file_that_cannot_be_used_is_refused_with_the_reason(
     tiny: Checkpoint, tiny_onnx: bytes
 ) -> None:
     newer = json.dumps({"format": "yolox_core/onnx/2"})
     complaints = {
         "x.onnx: not an ONNX file that can be run, or damaged": tiny_onnx[:1000],
+        r"x.onnx: is of opset 99, and ONNX Runtime .* up to \d+: install a": _of_opset(
+            tiny_onnx, 99
+        ),
         "x.onnx: it does not say what the weights are for": _with_metadata(tiny_onnx, {}),
         "reads 'yolox_core/onnx/1'": _with_metadata(tiny_onnx, {METADATA: newer}),
         "metadata is not as it should be": _with_metadata(tiny_onnx, {METADATA: "{}"}),
