@@ -151,6 +151,7 @@ def _images(photos: NDArray[np.int64], num_detections: NDArray[np.int64]) -> pa.
         "error_kind": None,
         "error_message": None,
         "labelled_at": datetime(2026, 11, 28, 1, tzinfo=UTC),
+        "decoded_share": None,
     }
     columns = {
         name: pa.repeat(pa.scalar(value, _plain(IMAGES.field(name).type)), count)

@@ -1,6 +1,8 @@
 from .checkpoint import parse_checkpoint, read_checkpoint
 from .child import Answers
 from .contract import (
+    FAIL,
+    LABEL,
     ONNXRUNTIME,
     TORCH,
     YOLOX,
@@ -18,7 +20,9 @@ from .runtimes.weights import describe_onnx, onnx_of, read_facts
 from .yolox import YoloxDetector
 
 __all__ = [
+    "FAIL",
     "IN_FLIGHT",
+    "LABEL",
     "ONNXRUNTIME",
     "TORCH",
     "YOLOX",

@@ -23,6 +23,10 @@ TORCH = "torch"
 ONNXRUNTIME = "onnxruntime"
 """Runtimes: what runs YOLOX."""
 
+FAIL = "fail"
+LABEL = "label"
+"""What becomes of a photo that was cut short."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorSettings:
@@ -43,6 +47,8 @@ class DetectorSettings:
     """What runs YOLOX: torch, or onnxruntime on a CPU."""
     full_decode: bool = False
     """Whether YOLOX decodes large JPEGs in full, where a part of their size fills the canvas."""
+    truncated: str = FAIL
+    """What becomes of a JPEG that was cut short: YOLOX fails, or labels the rows that are there."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class LabelledImage:
     """(N,) in any order; the higher, the surer."""
     class_ids: npt.NDArray[np.int64]
     """(N,) indices into the detector's class_names."""
+    decoded_share: float | None = None
+    """Of the photo's pixels, those that its file had; None for all of them, or if not known."""
 
     def box_columns(self) -> Mapping[str, npt.NDArray[np.number]]:
         """(N,) each, by the names that the table of detections has for them."""

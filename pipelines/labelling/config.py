@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from pipelines.detectors import YOLOX
+from pipelines.detectors import FAIL, YOLOX
 from pipelines.photos import ErrorKind
 from yolox_core import check_input_size
 
@@ -74,6 +74,9 @@ class LabellingConfig:
     full_decode: bool = False
     """Decode large JPEGs in full. Without it: at a half or a quarter of their size, while neither
     side is smaller than the model is fed; a run that was begun in full goes on so."""
+    truncated: Literal["fail", "label"] = "fail"
+    """What becomes of a JPEG that was cut short: it fails, or the rows that are there are labelled,
+    with their share in the column decoded_share. One that lacks only its end mark is whole."""
     max_pixels: int = 100_000_000
     """Larger images are refused from their header."""
     max_image_bytes: int = 256 * 1024 * 1024
@@ -125,6 +128,11 @@ class LabellingConfig:
             raise ValueError(f"runtime={self.runtime!r}: is for the detector {YOLOX} only")
         if self.detector != YOLOX and self.full_decode:
             raise ValueError(f"--full_decode is for the detector {YOLOX} only")
+        if self.detector != YOLOX and self.truncated != FAIL:
+            raise ValueError(
+                f"truncated={self.truncated!r}: is for the detector {YOLOX} only; another is given "
+                "the bytes as they are"
+            )
         if self.runtime == "onnxruntime" and self.gpus_per_actor:
             raise ValueError(
                 f"gpus_per_actor={self.gpus_per_actor:g} with runtime='onnxruntime', which runs on "

@@ -80,6 +80,7 @@ class Stages:
             device="cuda" if plan.gpus and runtime != ONNXRUNTIME else "cpu",
             runtime=runtime,
             full_decode=model.settings.full_decode,
+            truncated=model.settings.truncated,
         )
         return cls(
             fetch=fetch,

@@ -52,6 +52,7 @@ def read_model(config: LabellingConfig, weights: bytes) -> Model:
         selection=_selection(config),
         runtime=runtime,
         full_decode=config.full_decode,
+        truncated=config.truncated,
     )
     return Model(weights, settings)
 

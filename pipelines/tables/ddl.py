@@ -52,7 +52,7 @@ def _of_duckdb(table: Folder, name: str) -> str:
     records = _quoted(table.uri_of("runs/*.json"))
     return (
         f"CREATE OR REPLACE VIEW {name} AS\n"
-        f"SELECT * FROM read_parquet({files}, hive_partitioning = true,\n"
+        f"SELECT * FROM read_parquet({files}, union_by_name = true, hive_partitioning = true,\n"
         "    hive_types = {'date': DATE, 'run': VARCHAR})\n"
         f"WHERE run IN (SELECT run FROM read_json({records},\n"
         "    columns = {'run': 'VARCHAR', 'status': 'VARCHAR'}) WHERE status = 'complete');"
@@ -66,7 +66,7 @@ def _of_spark(table: Folder, name: str, runs: Sequence[str]) -> str:
     chosen = ", ".join(map(_escaped, runs))
     return (
         f"CREATE OR REPLACE TEMPORARY VIEW all_{name}\n"
-        f"USING parquet OPTIONS (path {_escaped(path)});\n"
+        f"USING parquet OPTIONS (path {_escaped(path)}, mergeSchema true);\n"
         f"CREATE OR REPLACE TEMPORARY VIEW {name} AS\n"
         f"SELECT * FROM all_{name} WHERE run IN ({chosen});"
     )

@@ -14,7 +14,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from pipelines.detectors import TORCH, YOLOX
+from pipelines.detectors import FAIL, TORCH, YOLOX
 from pipelines.errors import InputError
 from pipelines.storage import Folder
 from pipelines.tables.layout import RunFolders, record_name
@@ -61,14 +61,23 @@ class RunSettings:
     detector nothing."""
     full_decode: bool = False
     """Whether large JPEGs were decoded in full, as all were by versions that knew no other way."""
+    truncated: str = FAIL
+    """What became of JPEGs that were cut short: fail, as before there was a choice, or label."""
 
     def labels_like(self, other: "RunSettings") -> bool:
         """Whether an image has the rows that others would give it, whatever it was listed for.
 
         Up to the last digits, in which runtimes differ; decoded in full is as good as in part.
         """
-        theirs = replace(other._taking_over(self), source=self.source, selection=self.selection)
-        return self == theirs and self._is_full_enough_for(other)
+        theirs = replace(
+            other._taking_over(self),
+            source=self.source,
+            selection=self.selection,
+            truncated=self.truncated,
+        )
+        # What was labelled where such JPEGs fail was whole.
+        is_whole_enough = self.truncated in (FAIL, other.truncated)
+        return self == theirs and self._is_full_enough_for(other) and is_whole_enough
 
     def fingerprint(self) -> str:
         """8 hex digits that name these settings, but for what a run may take over."""
@@ -76,6 +85,8 @@ class RunSettings:
         detector = _YOLOX_BEFORE if self.detector == YOLOX else self.detector
         values = asdict(replace(self, detector=detector))
         del values["runtime"], values["full_decode"]
+        if self.truncated == FAIL:  # as it was before it was a setting
+            del values["truncated"]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
 
     def runs_like(self, other: "RunSettings") -> bool:

@@ -5,7 +5,9 @@ A change here is a change of contract: raise SCHEMA_VERSION and say why in DECIS
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
+SCHEMA_VERSIONS = ("1", SCHEMA_VERSION)
+"""That are read. Images of version 1 had no `decoded_share`, and are read as if it was null."""
 
 LABELLED = "labelled"
 FAILED = "failed"
@@ -47,10 +49,15 @@ IMAGES = pa.schema(
         pa.field("error_kind", _DICTIONARY),
         pa.field("error_message", pa.string()),
         pa.field("labelled_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("decoded_share", pa.float32()),
     ],
     metadata=_METADATA,
 )
-"""One row per listed image. Width and height are null where the image failed before decoding."""
+"""One row per listed image. Width and height are null where the image failed before decoding.
+`decoded_share`, between 0 and 1, is of an image that was labelled although its file was cut short:
+the share of its pixels that were there. Null where all were, or where the image failed."""
+
+IMAGES_OF_VERSION_1 = IMAGES.remove(IMAGES.get_field_index("decoded_share"))
 
 DETECTIONS = pa.schema(
     [

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pipelines.detectors.contract import DetectorSettings
+from pipelines.photos import heif
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def odd_archive() -> dict[str, OddFile]:
     jpeg, png = _encode(".jpg", _photo()), _encode(".png", _photo())
     as_is, turned = (96, 64), (64, 96)
     sixteen_bit = _photo().astype(np.uint16) * 257
+    no_heic = "corrupt" if heif.teach_pillow() else "unsupported_format"
     archive = {
         "empty.jpg": OddFile(b"", error_kind="empty_object"),
         "page.jpg": OddFile(b"<!DOCTYPE html><p>404", error_kind="not_an_image"),
@@ -83,7 +85,8 @@ def odd_archive() -> dict[str, OddFile]:
         "truncated.png": OddFile(png[: len(png) // 2], error_kind="truncated"),
         "wrong-crc.png": OddFile(_wrong_crc(png), error_kind="corrupt"),
         "bomb.png": OddFile(_bomb(20_000), error_kind="too_many_pixels"),
-        "photo.heic": OddFile(b"\0\0\0\x18ftypheic" + bytes(40), error_kind="unsupported_format"),
+        "photo.heic": OddFile(b"\0\0\0\x18ftypheic" + bytes(40), error_kind=no_heic),
+        "no-end-mark.jpg": OddFile(jpeg[:-2], as_is),
         "plain.jpg": OddFile(jpeg, as_is),
         "cmyk.jpg": OddFile(_save(photo.convert("CMYK"), "JPEG"), as_is),
         "grey.jpg": OddFile(_save(photo.convert("L"), "JPEG"), as_is),

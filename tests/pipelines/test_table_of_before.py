@@ -6,6 +6,7 @@ It has a finished run, and one that was stopped after two of its nine parts.
 import shutil
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -16,6 +17,7 @@ from pipelines.tables import (
     CompactionConfig,
     audit_table,
     compact_table,
+    ddl,
     list_runs,
     open_run,
     open_table,
@@ -80,6 +82,22 @@ def test_the_stopped_run_is_found_by_its_settings_and_does_the_rest(
     assert mine.select(keys).equals(before.select(keys))
     for name in ("score", "x1", "y1", "x2", "y2"):  # processors differ in the last digits
         np.testing.assert_allclose(mine[name], before[name], atol=0.01)
+
+
+def test_parts_of_before_and_of_today_make_one_table(
+    table: str, source: str, local_ray: None
+) -> None:
+    """Only today's images have a column `decoded_share`."""
+    _label(table, source)
+    with duckdb.connect() as connection:
+        connection.execute(ddl(table, "duckdb"))
+        counts = "SELECT run, count(*), count(decoded_share) FROM images GROUP BY run ORDER BY run"
+        whole = [(STOPPED, 17, 0), ("finished", 17, 0)]
+        assert connection.sql(counts).fetchall() == whole
+        list(compact_table(CompactionConfig(table=table, grace_seconds=0)))
+        assert connection.sql(counts).fetchall() == whole
+    assert _broken(table) == []
+    assert run_query(open_run(table, STOPPED), "FROM images").num_rows == 17
 
 
 def test_its_rows_count_as_labelled_alike(table: str, source: str, local_ray: None) -> None:

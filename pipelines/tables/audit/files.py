@@ -17,7 +17,14 @@ from pipelines.tables import runs
 from pipelines.tables.audit.findings import Broken
 from pipelines.tables.layout import VIEWS, generation_of_file, owner_of
 from pipelines.tables.records import Record, generation_of, read_named, run_names
-from pipelines.tables.schema import COMPACT_DETECTIONS, DETECTIONS, IMAGES, MANIFEST
+from pipelines.tables.schema import (
+    COMPACT_DETECTIONS,
+    DETECTIONS,
+    IMAGES,
+    IMAGES_OF_VERSION_1,
+    MANIFEST,
+    SCHEMA_VERSIONS,
+)
 from pipelines.tables.snapshot import Snapshot, temporary_files
 
 READABLE = "every file can be read"
@@ -34,7 +41,7 @@ USABLE = (METADATA, ZSTD)
 _FILES_AT_ONCE = 16
 _SCHEMAS = {
     "manifest": (MANIFEST, pa.schema(list(MANIFEST)[:4])),  # older ones name no parts
-    "images": (IMAGES,),
+    "images": (IMAGES, IMAGES_OF_VERSION_1),
     "detections": (DETECTIONS, COMPACT_DETECTIONS),
 }
 
@@ -107,13 +114,8 @@ def faulty_files(table: Folder, files: RunFiles) -> dict[str, Broken]:
             return _unreadable(name, error)
         if not any(found.equals(schema) for schema in _SCHEMAS[kind]):
             return Broken(SCHEMA, f"other columns than {kind} have", 1, name)
-        said = found.metadata or {}
-        for key, value in (_SCHEMAS[kind][0].metadata or {}).items():
-            if said.get(key) != value:
-                what = (
-                    f"{key.decode()} is {said.get(key, b'').decode()!r} and not {value.decode()!r}"
-                )
-                return Broken(METADATA, what, 1, name)
+        if what := _misstatement(found, _SCHEMAS[kind][0]):
+            return Broken(METADATA, what, 1, name)
         if codecs := _codecs(stored) - {"ZSTD"}:
             return Broken(ZSTD, f"columns with {', '.join(sorted(codecs))}", 1, name)
         return None
@@ -163,6 +165,17 @@ def _each(files: RunFiles, fault: Callable[[str, str], Broken | None]) -> dict[s
     with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
         faults = pool.map(fault, *zip(*named, strict=True)) if named else iter(())
         return {name: broken for (_, name), broken in zip(named, faults, strict=True) if broken}
+
+
+def _misstatement(found: pa.Schema, schema: pa.Schema) -> str | None:
+    """What a file says of itself that is not so."""
+    said = found.metadata or {}
+    for key, value in (schema.metadata or {}).items():
+        text = said.get(key, b"").decode()
+        allowed = SCHEMA_VERSIONS if key == b"schema_version" else (value.decode(),)
+        if text not in allowed:
+            return f"{key.decode()} is {text!r} and not {' or '.join(map(repr, allowed))}"
+    return None
 
 
 def _unreadable(name: str, error: Exception) -> Broken:

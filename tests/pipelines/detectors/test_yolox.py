@@ -1,9 +1,11 @@
+import io
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
@@ -56,6 +58,31 @@ def test_boxes_of_a_large_jpeg_lie_on_all_of_it(tiny_checkpoint: bytes, full_dec
     [found] = _detector(tiny_checkpoint, full_decode=full_decode)([_jpeg(601, 403, seed=1)])
     assert (found.width, found.height) == (601, 403)
     assert found.boxes_xyxy.max() > 400  # of 151 columns, if a quarter of them were decoded
+
+
+@pytest.mark.parametrize("full_decode", [True, False])
+@pytest.mark.parametrize(
+    ("orientation", "there"),
+    [(1, (0, 0, 600, 143)), (3, (0, 257, 600, 400)), (6, (257, 0, 400, 600))],
+)
+def test_boxes_of_a_photo_that_was_cut_short_lie_on_the_rows_that_are_there(
+    tiny_checkpoint: bytes, orientation: int, there: tuple[int, ...], full_decode: bool
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    whole, out = cv2.imdecode(np.frombuffer(_jpeg(600, 400, seed=1), np.uint8), 1), io.BytesIO()
+    Image.fromarray(whole).save(out, "JPEG", exif=exif)
+    cut = out.getvalue()[: int(0.4 * len(out.getvalue()))]
+    settings = {"full_decode": full_decode, "truncated": "label"}
+    [found] = _detector(tiny_checkpoint, **settings)([cut])
+    x1, y1, x2, y2 = there
+    assert {found.width, found.height} == {600, 400}
+    assert found.decoded_share == pytest.approx((x2 - x1) * (y2 - y1) / (600 * 400))
+    assert len(found.boxes_xyxy) > 20
+    assert tuple(found.boxes_xyxy.min(axis=0)[:2]) >= (x1, y1)
+    assert tuple(found.boxes_xyxy.max(axis=0)[2:]) <= (x2, y2)
+    [failed] = _detector(tiny_checkpoint)([cut])
+    assert failed.kind is ErrorKind.TRUNCATED
 
 
 def test_a_bad_image_changes_nothing_for_its_neighbours(detector: YoloxDetector) -> None:

@@ -72,6 +72,26 @@ def test_every_odd_file_gives_the_row_it_must_and_costs_no_neighbour(
     assert all(0 <= box["y1"] < box["y2"] <= box["image_height"] for box in boxes)
 
 
+def test_photos_that_were_cut_short_fail_and_can_be_labelled_as_far_as_they_go(
+    tmp_path, shared, checkpoint, local_ray
+) -> None:
+    cases, table = shared / "cases/images", str(tmp_path / "table")
+    given = {"table": table, "checkpoint": checkpoint, "score_threshold": 0.00005}
+    first = label_images(LabellingConfig(source=str(cases), run="first", **given))
+    assert (first.ledger.labelled, first.ledger.failed_by_kind) == (3, {"truncated": 1})
+    assert [row["decoded_share"] for row in _rows(table, "images")] == [None] * 4
+
+    again = {"retry_failed": "first", "retry_kinds": ("truncated",), "truncated": "label"}
+    second = label_images(LabellingConfig(run="second", **again, **given))
+    assert (second.ledger.listed, second.ledger.labelled) == (1, 1)
+    [row] = [row for row in _rows(table, "images") if row["run"] == "second"]
+    assert (row["width"], row["height"]) == (320, 240)
+    assert row["decoded_share"] == pytest.approx(143 / 240)
+    boxes = [box for box in _rows(table, "detections") if box["run"] == "second"]
+    assert len(boxes) > 0
+    assert max(box["y2"] for box in boxes) <= 143
+
+
 def test_a_source_whose_only_image_is_bad_is_a_complete_run(
     tmp_path, checkpoint, local_ray
 ) -> None:

@@ -44,6 +44,17 @@ def test_16_bit_pixels_become_8_bit_ones() -> None:
     assert (pixels == 0x80).all()
 
 
+@pytest.mark.parametrize("image_format", ["BMP", "GIF", "JPEG2000", "PNG", "TIFF", "WEBP"])
+def test_a_file_of_any_format_that_was_cut_short_is_truncated(image_format: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).save(out, image_format)
+    for share in (0.6, 0.95):
+        with pytest.raises(ImageError, match="without its end") as caught:
+            decode_image(out.getvalue()[: int(share * len(out.getvalue()))], MAX_PIXELS)
+        assert caught.value.kind is ErrorKind.TRUNCATED
+
+
 def test_the_pixel_limit_is_inclusive() -> None:
     png = cv2.imencode(".png", np.zeros((10, 10, 3), np.uint8))[1].tobytes()
     assert decode_image(png, max_pixels=100).shape == (10, 10, 3)
