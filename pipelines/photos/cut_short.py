@@ -14,6 +14,7 @@ Box: TypeAlias = tuple[int, int, int, int]
 
 _START_OF_SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _NOISE = b"\xaa\x55\x33\xcc" * 64
+"""What might have followed; no marker is in it."""
 _BLOCK = 8
 """Rows and columns that a JPEG keeps together."""
 _GREY = 128

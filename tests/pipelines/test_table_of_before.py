@@ -11,6 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.comparison import ComparisonConfig, compare
+from pipelines.datasets import PrepareConfig, prepare, read_training_table
+from pipelines.evaluation import evaluate
+from pipelines.exports import ExportConfig, export_table
 from pipelines.labelling import LabellingConfig, LabellingSummary, label_images
 from pipelines.tables import (
     AuditConfig,
@@ -97,7 +101,19 @@ def test_parts_of_before_and_of_today_make_one_table(
         list(compact_table(CompactionConfig(table=table, grace_seconds=0)))
         assert connection.sql(counts).fetchall() == whole
     assert _broken(table) == []
-    assert run_query(open_run(table, STOPPED), "FROM images").num_rows == 17
+    config = ComparisonConfig(table=table, before="finished", after=STOPPED)
+    with compare(config) as comparison:
+        counts = comparison.counts()
+    assert (counts.photos, counts.changed, counts.matched) == (16, 0, 126)
+
+
+def test_it_is_exported_and_evaluated(table: str, tmp_path: Path) -> None:
+    config = ExportConfig(table=table, format="csv", output=str(tmp_path / "csv"), run="finished")
+    assert export_table(config).counts.boxes == 126
+    output = str(tmp_path / "truth.parquet")
+    prepare(PrepareConfig(source=table, run="finished", min_score=0, output=output))
+    truth, _ = read_training_table(output)
+    assert evaluate(_boxes(table, "finished"), truth).ap == 1  # by its own boxes
 
 
 def test_its_rows_count_as_labelled_alike(table: str, source: str, local_ray: None) -> None:
