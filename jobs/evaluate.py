@@ -1,21 +1,33 @@
 r"""Compare a run's detections with the truth: COCO's mAP, by pycocotools.
 
 python -m jobs.evaluate --table s3://bucket/labels --run 2026-11-21-0a1b2c3d \
-    --truth s3://bucket/truth.parquet
+    --truth s3://bucket/truth.parquet --output evaluation
 
 The truth is a training table, or a COCO JSON with --images. Images are matched by their URI and
 classes by their name.
+
+With --output it also writes results.csv, with all figures of each class; curves.png, with
+precision over recall, F1 over the threshold of scores, and how far scores are to be trusted;
+confusion.png, what was taken for what; and review/index.html, a page of the photos with most
+missed, false and confused boxes, as yolox-ray review makes it. The last two count boxes from the
+score on at which F1 over all classes is highest.
+
+Exit code 0: compared; 2: something given cannot be used.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 import pyarrow.dataset as pads
 
 from jobs.cli import exit_on_input_error, parse
-from jobs.printing import print_table
-from pipelines import datasets, evaluation, tables
+from jobs.printing import print_table, to_csv
+from pipelines import datasets, evaluation, review, storage, tables
+
+MOST_REVIEWED = 100
+"""Photos on the page of those with most errors."""
+MOST_PRINTED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +42,9 @@ class EvaluateConfig:
     """With COCO annotations: the folder or prefix that their file names are relative to."""
     run: str = ""
     """Default: the newest complete run."""
+    output: str = ""
+    """A folder or s3:// prefix for curves, confusion matrix, figures of each class and worst
+    photos; it must not hold anything yet."""
 
     def __post_init__(self) -> None:
         if self.truth.endswith(".json") != bool(self.images):
@@ -42,17 +57,23 @@ class EvaluateConfig:
 @exit_on_input_error
 def main() -> None:
     config = parse(EvaluateConfig, __doc__)
-    truth = _read_truth(config)
+    output = review.empty_folder(config.output) if config.output else None
+    run, judgement = _judge(config, _read_truth(config))
+    print_evaluation(judgement.evaluation, f"Run {run}")
+    if output:
+        _write(output, judgement, config.table, run)
 
-    def evaluate_run(views: "tables.Views") -> "tuple[evaluation.Evaluation, str]":
+
+def _judge(config: EvaluateConfig, truth: pa.Table) -> "tuple[str, evaluation.Judgement]":
+    def judge_run(views: "tables.Views") -> "tuple[str, evaluation.Judgement]":
         labelled = tables.read_rows(
             views.images, ["image_uri"], pads.field("status") == tables.LABELLED
         )
         detections = tables.read_rows(views.detections)
-        result = evaluation.evaluate(detections, truth, labelled["image_uri"].to_pylist())
-        return result, f"Run {views.runs['run'][0]}"
+        judgement = evaluation.judge(detections, truth, labelled["image_uri"].to_pylist())
+        return views.runs["run"][0].as_py(), judgement
 
-    print_evaluation(*tables.query_run(config.table, config.run, evaluate_run))
+    return tables.query_run(config.table, config.run, judge_run)
 
 
 def _read_truth(config: EvaluateConfig) -> pa.Table:
@@ -60,6 +81,48 @@ def _read_truth(config: EvaluateConfig) -> pa.Table:
         return datasets.read_coco(config.truth, config.images)
     table, _ = datasets.read_training_table(config.truth)
     return table
+
+
+def _write(
+    output: "storage.Folder", judgement: "evaluation.Judgement", table: str, run: str
+) -> None:
+    """Everything that --output is for; what there is is printed."""
+    curves = evaluation.curves_per_class(judgement)
+    best = evaluation.best_point(evaluation.overall(curves))
+    threshold = best.threshold if best else 0.0
+    pairs = evaluation.pair_boxes(judgement, threshold)
+    files = {
+        "results.csv": to_csv(evaluation.results(judgement)),
+        "curves.png": evaluation.draw_curves(curves),
+        "confusion.png": evaluation.draw_confusion(pairs, judgement.class_names, threshold),
+    }
+    for name, data in files.items():
+        storage.write_bytes(output.uri_of(name), data)
+    if best:
+        print(
+            f"F1 over all classes is highest, {best.f1:.3f}, for scores from {threshold:.3f} on: "
+            f"precision {best.precision:.3f}, recall {best.recall:.3f}"
+        )
+    shown = review.ReviewConfig(
+        table=table, output=output.uri_of("review"), run=run, threshold=threshold
+    )
+    _write_review(shown, evaluation.worst_photos(judgement, pairs, MOST_REVIEWED))
+    print(f"{', '.join(files)}: {output.uri}")
+
+
+def _write_review(shown: "review.ReviewConfig", worst: "Sequence[evaluation.PhotoErrors]") -> None:
+    uris = [photo.image_uri for photo in worst]
+    sample = tables.query_run(
+        shown.table, shown.run, lambda views: review.named_photos(views, uris)
+    )
+    if not sample.images:
+        print("no photo of the run has an error")
+        return
+    print_table(
+        pa.Table.from_pylist([asdict(photo) for photo in worst]), "Worst photos", MOST_PRINTED
+    )
+    written = review.write_review(shown, sample)
+    print(f"{written.photos:,} photos with most errors: {written.page}")
 
 
 def print_evaluation(result: "evaluation.Evaluation", title: str) -> None:

@@ -1,4 +1,4 @@
-"""COCO mAP of a detection table against a training table, by pycocotools: the official numbers."""
+"""A detection table held against a training table by pycocotools: COCO's official numbers."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,9 +48,29 @@ class Evaluation:
     """Images that a validation in training could not use, counted by what was wrong with them."""
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What pycocotools made of detections and the truth; every other figure is taken from it."""
+
+    evaluation: Evaluation
+    class_names: Sequence[str]
+    """Index = category id."""
+    image_uris: Sequence[str]
+    """Index = image id."""
+    coco_eval: COCOeval
+    """Evaluated and accumulated, with the official parameters."""
+
+
 def evaluate(
     detections: pa.Table, truth: pa.Table, labelled_uris: Iterable[str] | None = None
 ) -> Evaluation:
+    """COCO's numbers alone, of what `judge` is given."""
+    return judge(detections, truth, labelled_uris).evaluation
+
+
+def judge(
+    detections: pa.Table, truth: pa.Table, labelled_uris: Iterable[str] | None = None
+) -> Judgement:
     """Compare detections with the truth: images by their URI, classes by their name.
 
     Detections on images that the truth does not have are left out.
@@ -61,26 +81,28 @@ def evaluate(
         labelled_uris: the images that the detector saw; without them, all of the truth's.
     """
     class_names = class_names_of(truth)
+    image_uris = truth["image_uri"].to_pylist()
     targets = _target_annotations(truth)
     found = _detection_annotations(detections, truth["image_uri"], class_names)
     coco_eval = _run_coco_eval(
         truth=_coco(targets, len(truth), len(class_names)),
         detections=_coco(found, len(truth), len(class_names)),
     )
-    stats = {name: _measured(value) for name, value in zip(_STATS, coco_eval.stats, strict=True)}
+    stats = {name: measured(value) for name, value in zip(_STATS, coco_eval.stats, strict=True)}
 
-    image_uris = set(truth["image_uri"].to_pylist())
     detected = set(detections["class_name"].unique().to_pylist())
     with_targets = {class_names[row["category_id"]] for row in targets if not row["iscrowd"]}
-    return Evaluation(
+    unseen = () if labelled_uris is None else set(image_uris).difference(labelled_uris)
+    evaluation = Evaluation(
         **stats,
         ap_per_class=_ap_per_class(coco_eval, class_names),
-        images=len(image_uris),
-        images_missing=0 if labelled_uris is None else len(image_uris.difference(labelled_uris)),
+        images=len(set(image_uris)),
+        images_missing=len(unseen),
         classes_never_detected=[n for n in class_names if n in with_targets - detected],
         classes_ignored=sorted(detected - set(class_names)),
         failed_by_kind={},
     )
+    return Judgement(evaluation, class_names, image_uris, coco_eval)
 
 
 _STATS = (  # in the order of COCOeval.stats
@@ -160,11 +182,11 @@ def _ap_per_class(coco_eval: COCOeval, class_names: Sequence[str]) -> dict[str, 
     precision = coco_eval.eval["precision"][:, :, :, 0, -1]
     return {
         # A class without targets is -1 everywhere, every other one nowhere.
-        name: _measured(precision[:, :, class_id].mean())
+        name: measured(precision[:, :, class_id].mean())
         for class_id, name in enumerate(class_names)
     }
 
 
-def _measured(value: float) -> float | None:
+def measured(value: float) -> float | None:
     """pycocotools says -1 where there is nothing to measure on."""
     return None if value == -1 else float(value)

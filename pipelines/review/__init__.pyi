@@ -1,6 +1,7 @@
 from .config import ReviewConfig
 from .contact_sheet import Picture, contact_sheet
-from .folder import WrittenReview, write_review
+from .folder import WrittenReview, empty_folder, write_review
+from .named import named_photos
 from .run_pictures import pictures_of
 
 __all__ = [
@@ -8,6 +9,8 @@ __all__ = [
     "ReviewConfig",
     "WrittenReview",
     "contact_sheet",
+    "empty_folder",
+    "named_photos",
     "pictures_of",
     "write_review",
 ]

@@ -34,18 +34,18 @@ class WrittenReview:
     """Of the photos, those without a picture."""
 
 
-def write_review(config: ReviewConfig) -> WrittenReview:
-    """Draw photos of a table, and write a page with them and what was found on them.
+def write_review(config: ReviewConfig, sample: Sample | None = None) -> WrittenReview:
+    """Write a page with photos and what was found on them.
+
+    Args:
+        sample: what to show; without it, photos are drawn from the table.
 
     Raises:
-        InputError: as `draw_sample` does, or the output holds something already or cannot be
-            written.
+        InputError: as `draw_sample` and `empty_folder` do, or the output cannot be written.
     """
-    output = Folder(config.output)
+    output = empty_folder(config.output)
+    sample = sample or draw_sample(config)
     try:
-        if not output.is_empty():
-            raise InputError(f"output={config.output!r} is not empty: give a folder of its own")
-        sample = draw_sample(config)
         photos = [
             _photo(output, number, image, sample, thumbnail)
             for number, (image, thumbnail) in enumerate(
@@ -54,9 +54,25 @@ def write_review(config: ReviewConfig) -> WrittenReview:
         ]
         output.write(PAGE, _page(config, sample, photos))
     except storage.STORAGE_ERRORS as error:
-        raise InputError(f"output={config.output!r} cannot be written: {error}") from error
+        raise InputError(f"{config.output} cannot be written: {error}") from error
     failed = sum(photo["thumbnail"] is None for photo in photos)
     return WrittenReview(output.uri_of(PAGE), len(photos), sample.num_images, failed)
+
+
+def empty_folder(uri: str) -> Folder:
+    """Where something new can be written.
+
+    Raises:
+        InputError: something is there already, or nobody can look.
+    """
+    folder = Folder(uri)
+    try:
+        is_empty = folder.is_empty()
+    except storage.STORAGE_ERRORS as error:
+        raise InputError(f"{uri} cannot be used: {storage.why(error)}") from error
+    if not is_empty:
+        raise InputError(f"{uri} is not empty: give a folder of its own")
+    return folder
 
 
 def _photo(

@@ -7,8 +7,10 @@ import pytest
 from pipelines.errors import InputError
 from pipelines.review.config import ReviewConfig
 from pipelines.review.folder import write_review
+from pipelines.review.named import named_photos
 from pipelines.review.sample import Sample, draw_sample
 from pipelines.storage import Folder
+from pipelines.tables import open_run
 from tests.conftest import LabelledRun
 
 
@@ -57,6 +59,15 @@ def test_sql_names_the_photos(table: str) -> None:
         for image in sample.images
     )
     assert sample.num_images == len(sample.images) < 60
+
+
+def test_named_photos_keep_their_order_and_unknown_ones_are_left_out(table: str) -> None:
+    drawn = _draw(table, 10)
+    uris = [image["image_uri"] for image in drawn.images]
+    named = named_photos(open_run(table), ["s3://elsewhere/a.jpg", *reversed(uris)])
+    assert [image["image_uri"] for image in named.images] == uris[::-1]
+    assert named.images[0] == drawn.images[-1]
+    assert {uri: boxes for uri, boxes in named.boxes.items() if boxes} == drawn.boxes
 
 
 @pytest.mark.parametrize(
