@@ -87,26 +87,26 @@ def _write(
     output: "storage.Folder", judgement: "evaluation.Judgement", table: str, run: str
 ) -> None:
     """Everything that --output is for; what there is is printed."""
-    curves = evaluation.curves_per_class(judgement)
-    best = evaluation.best_point(evaluation.overall(curves))
-    threshold = best.threshold if best else 0.0
-    pairs = evaluation.pair_boxes(judgement, threshold)
+    report = evaluation.report_of(judgement)
     files = {
         "results.csv": to_csv(evaluation.results(judgement)),
-        "curves.png": evaluation.draw_curves(curves),
-        "confusion.png": evaluation.draw_confusion(pairs, judgement.class_names, threshold),
+        "curves.png": report.curves,
+        "confusion.png": report.confusion,
     }
     for name, data in files.items():
         storage.write_bytes(output.uri_of(name), data)
-    if best:
+    if best := report.best:
         print(
-            f"F1 over all classes is highest, {best.f1:.3f}, for scores from {threshold:.3f} on: "
-            f"precision {best.precision:.3f}, recall {best.recall:.3f}"
+            f"F1 over all classes is highest, {best.f1:.3f}, for scores from {best.threshold:.3f} "
+            f"on: precision {best.precision:.3f}, recall {best.recall:.3f}"
         )
     shown = review.ReviewConfig(
-        table=table, output=output.uri_of("review"), run=run, threshold=threshold
+        table=table,
+        output=output.uri_of("review"),
+        run=run,
+        threshold=best.threshold if best else 0.0,
     )
-    _write_review(shown, evaluation.worst_photos(judgement, pairs, MOST_REVIEWED))
+    _write_review(shown, evaluation.worst_photos(judgement, report.pairs, MOST_REVIEWED))
     print(f"{', '.join(files)}: {output.uri}")
 
 

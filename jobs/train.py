@@ -4,8 +4,9 @@ python -m jobs.train --train train.parquet --val val.parquet --preset nano --inp
     --initial_weights yolox_nano.pth --epochs 30 --output runs/mine
 
 Writes to <output>, a folder or an s3:// prefix: best.pth and last.pth, which jobs.label loads,
-metrics.csv, ap_per_class.csv, curves.png and TensorBoard events. The same command again goes on
-where a killed one stopped. With --preview batch.png it draws an augmented batch and stops.
+metrics.csv, ap_per_class.csv, curves.png and TensorBoard events, and at the end
+validation_curves.png and confusion.png. The same command again goes on where a killed one stopped.
+With --preview batch.png it draws an augmented batch and stops.
 
 Exit codes: 0 all epochs are done; 1 it cannot go on now; 2 something given cannot be used; 5
 another start trains to the output; 6 the cluster had no room for the workers for --wait_timeout

@@ -21,7 +21,7 @@ def measure(sizes: Sizes) -> Iterator[Result]:
     truth = truth.slice(0, sizes.validated_photos)
     aps = {}
     for device in dict.fromkeys(("cpu", sizes.device)):
-        evaluation = validate(weights.read_bytes(), truth, _settings(device))
+        evaluation = validate(weights.read_bytes(), truth, _settings(device)).evaluation
         aps[device] = evaluation.ap or 0.0
         yield {
             "device": device,

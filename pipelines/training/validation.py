@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.detectors import DetectorSettings, YoloxDetector
-from pipelines.evaluation import Evaluation, evaluate
+from pipelines.evaluation import Judgement, judge
 from pipelines.labelling import PART_KEYS, detect_block, detection_rows, fetch_block
 from pipelines.photos import ErrorKind, ImageError, fetch
 from pipelines.training import process_group
@@ -20,8 +20,8 @@ _IMAGES_PER_BLOCK = 256
 
 def validate(
     checkpoint: bytes, truth: pa.Table, settings: DetectorSettings, fetch: Fetch = fetch
-) -> Evaluation:
-    """COCO AP of a checkpoint on schema.TRAINING; the workers share the images.
+) -> Judgement:
+    """Judge a checkpoint on schema.TRAINING; the workers share the images.
 
     BatchNorm's statistics differ between workers: the checkpoint is the first worker's. The
     targets of images that cannot be used count as missed.
@@ -39,8 +39,10 @@ def validate(
         good = [uri not in failed for uri in detected["image_uri"].to_pylist()]
         mine.append(detection_rows(detected.filter(pa.array(good))))
     gathered = process_group.gathered((mine, kinds))
-    evaluation = evaluate(pa.concat_tables([t for of_one, _ in gathered for t in of_one]), truth)
-    return replace(evaluation, failed_by_kind=sum((of_one for _, of_one in gathered), Counter()))
+    judgement = judge(pa.concat_tables([t for of_one, _ in gathered for t in of_one]), truth)
+    failed_by_kind = sum((of_one for _, of_one in gathered), Counter[str]())
+    evaluation = replace(judgement.evaluation, failed_by_kind=failed_by_kind)
+    return replace(judgement, evaluation=evaluation)
 
 
 def _sizes(table: pa.Table) -> dict[str, tuple[int, int]]:

@@ -13,7 +13,7 @@ from ray.train.torch import get_device
 from pipelines import cluster
 from pipelines.detectors import DetectorSettings, parse_checkpoint
 from pipelines.errors import InputError, RunStoppedError
-from pipelines.evaluation import Evaluation
+from pipelines.evaluation import Judgement, report_of
 from pipelines.storage import Folder
 from pipelines.training import process_group
 from pipelines.training.config import TrainingConfig, settings_json
@@ -38,6 +38,10 @@ from yolox_core import (
 LAST = "last.pth"
 BEST = "best.pth"
 """Averaged weights after the last epoch done, and after the one with the highest AP."""
+
+VALIDATION_CURVES = "validation_curves.png"
+CONFUSION = "confusion.png"
+"""Pictures of the validation after the last epoch."""
 
 LINES = "lines"
 """Key of a report: what the driver is to print."""
@@ -127,20 +131,29 @@ class _Worker:
         result = self._trainer.run_epoch(batches, self._save_if_preempted)
         started = time.perf_counter()
         weights = self._trainer.checkpoint(self._data.class_names)
-        evaluation = self._validate(weights) if self._config.is_validated(result.epoch) else None
+        judgement = self._validate(weights) if self._config.is_validated(result.epoch) else None
         stages = {name: s - before[name] for name, s in self._loader.stage_seconds.items()}
         report = WorkerReport.of(
             result,
             stages,
             self._loader.broken,
-            evaluation,
+            judgement.evaluation if judgement else None,
             time.perf_counter() - started,
             self._photos.take_notes(),
         )
         reports = process_group.gathered(report)
         if process_group.rank() != 0:
             return {LINES: []}
+        if judgement and result.epoch == self._config.epochs:
+            self._draw(judgement)
         return {LINES: self._write(reports, weights), ROW: EpochRow.from_reports(reports)}
+
+    def _draw(self, judgement: Judgement) -> None:
+        """The pictures of the last validation; before the row that makes the run complete."""
+        pictures = report_of(judgement)
+        with output_errors_sorted(self._output):
+            self._output.write(VALIDATION_CURVES, pictures.curves)
+            self._output.write(CONFUSION, pictures.confusion)
 
     def _write(self, reports: Sequence[WorkerReport], weights: bytes) -> list[str]:
         """Write the state last: where there is one, all that came before it is there."""
@@ -179,7 +192,7 @@ class _Worker:
                 ]
             )
 
-    def _validate(self, weights: bytes) -> Evaluation:
+    def _validate(self, weights: bytes) -> Judgement:
         """Measure the averaged weights."""
         settings = DetectorSettings(
             input_size=self._config.canvas_size,

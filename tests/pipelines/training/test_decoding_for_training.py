@@ -107,7 +107,7 @@ def ap_of(canvases: np.ndarray, truth: pa.Table, checkpoint: bytes, folder: Path
         threads=2,
         device="cpu",
     )
-    ap = validate(checkpoint, training_table(rows, class_names_of(truth)), settings).ap
+    ap = validate(checkpoint, training_table(rows, class_names_of(truth)), settings).evaluation.ap
     assert ap is not None
     return ap
 

@@ -125,7 +125,8 @@ def test_the_best_epoch_has_the_highest_ap(folder: Path, trained: TrainingSummar
 
 @pytest.mark.ray
 def test_curves_are_drawn(folder: Path, trained: TrainingSummary) -> None:
-    assert cv2.imread(str(folder / "run/curves.png")) is not None
+    for name in ("curves.png", "validation_curves.png", "confusion.png"):
+        assert cv2.imread(str(folder / "run" / name)) is not None
     assert list((folder / "run").rglob("*tfevents*"))
 
 

@@ -36,7 +36,7 @@ def truth(tmp_path: Path) -> pa.Table:
 def test_images_that_cannot_be_used_are_counted_by_kind(
     truth: pa.Table, settings: DetectorSettings, tiny_checkpoint: bytes
 ) -> None:
-    evaluation = validate(tiny_checkpoint, truth, settings)
+    evaluation = validate(tiny_checkpoint, truth, settings).evaluation
     assert evaluation.images == 4
     assert evaluation.failed_by_kind == {"gone": 1, "not_an_image": 1, "changed": 1}
 
@@ -54,7 +54,7 @@ def test_weights_that_are_not_finite_fail_on_every_image(
         input_size=(64, 64),
         preprocessing="official",
     )
-    evaluation = validate(file.getvalue(), truth.slice(0, 1), settings)
+    evaluation = validate(file.getvalue(), truth.slice(0, 1), settings).evaluation
     assert evaluation.failed_by_kind == {"not_finite": 1}
 
 
