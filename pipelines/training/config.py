@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ _WORDS_OF_BEFORE = {
 
 _MAY_DIFFER = (
     *("output", "num_workers", "use_gpu", "wait_timeout"),
-    *("max_cache_bytes", "cache_dir", "max_disk_bytes", "publish", "preview"),
+    *("max_cache_bytes", "cache_dir", "max_disk_bytes", "publish", "preview", "mlflow"),
 )
 """What a resumed run may be given anew; the workers are counted when Ray has started."""
 
@@ -63,6 +64,9 @@ class TrainingConfig(Recipe):
     the disk free. For new ones, those go that nobody has used for an hour."""
     publish: bool = False
     """Whether the best weights are also written as safetensors and JSON, to output/published."""
+    mlflow: str | None = None
+    """An MLflow tracking server that shows settings, epochs, pictures and weights, for example
+    http://localhost:5000; MLFLOW_EXPERIMENT_NAME says where. Needs the extra mlflow."""
     preview: str | None = None
     """Instead of training: a PNG file for a picture of one augmented batch and its boxes."""
 
@@ -77,6 +81,11 @@ class TrainingConfig(Recipe):
         if self.max_disk_bytes is not None and self.max_disk_bytes < 0:
             raise ValueError(
                 f"max_disk_bytes={self.max_disk_bytes}: must not be negative; 0 keeps no photos"
+            )
+        if self.mlflow and find_spec("mlflow") is None:
+            raise ValueError(
+                "mlflow was given, and MLflow is not installed here: pip install "
+                "'yolox-ray[mlflow]', or leave --mlflow out"
             )
         if self.cache_dir is not None:
             _check_cache_dir(self.cache_dir)

@@ -9,7 +9,7 @@ checkpoints are not used: see DECISIONS.md.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,11 +28,21 @@ from pipelines.training.config import (
 from pipelines.training.data import TrainingData
 from pipelines.training.gauges import TrainingGauges
 from pipelines.training.group import Attempt, train_group
-from pipelines.training.log import TrainingLog
+from pipelines.training.log import (
+    AP_PER_CLASS,
+    CONFUSION,
+    CURVES,
+    METRICS,
+    VALIDATION_CURVES,
+    TrainingLog,
+)
 from pipelines.training.metrics import EpochRow
-from pipelines.training.publishing import publish, write_onnx
+from pipelines.training.mlflow_run import followed
+from pipelines.training.publishing import ONNX, publish, write_onnx
 from pipelines.training.state import StateStore
 from pipelines.training.worker import BEST, LAST, LINES, ROW, start_model
+
+_FOR_MLFLOW = (METRICS, AP_PER_CLASS, CURVES, VALIDATION_CURVES, CONFUSION, BEST, ONNX)
 
 LEASE = "training"
 """What the lease on an output is called."""
@@ -80,11 +90,13 @@ def fit_detector(
     _refuse_held(config, output)
     attempt = _planned(config, data, weights, output)
     with _held(config, output) as lease:
-        epochs_before = _log(config, output).epochs_done
-        gauges = TrainingGauges(output.uri.rpartition("/")[2], epochs_before, config.epochs)
-        _train(attempt, lease, gauges)
-        log = _log(config, output)
-        return _summary(config, output, log, log.epochs_done - epochs_before)
+        before = _log(config, output)
+        gauges = TrainingGauges(output.uri.rpartition("/")[2], before.epochs_done, config.epochs)
+        settings = lasting_settings(config)
+        with followed(config.mlflow, settings, output, before.rows, _FOR_MLFLOW) as tell_mlflow:
+            _train(attempt, lease, gauges, tell_mlflow)
+            log = _log(config, output)
+            return _summary(config, output, log, log.epochs_done - before.epochs_done)
 
 
 def _find_run(config: TrainingConfig, data: TrainingData, output: Folder) -> TrainingLog:
@@ -163,7 +175,12 @@ def _held(config: TrainingConfig, output: Folder) -> Iterator[Lease]:
         yield lease
 
 
-def _train(attempt: Attempt, lease: Lease, gauges: TrainingGauges) -> None:
+def _train(
+    attempt: Attempt,
+    lease: Lease,
+    gauges: TrainingGauges,
+    tell_mlflow: Callable[[EpochRow], None],
+) -> None:
     """Train what is left; what the workers tell is printed."""
     config, num_workers = attempt.config, attempt.num_workers
     with output_errors_told(config):
@@ -178,6 +195,7 @@ def _train(attempt: Attempt, lease: Lease, gauges: TrainingGauges) -> None:
             print(line, flush=True)
         if ROW in report:
             gauges.add(report[ROW])
+            tell_mlflow(report[ROW])
         gauges.tell()
 
 

@@ -15,6 +15,9 @@ from pipelines.training.metrics import EpochRow, WorkerReport
 METRICS = "metrics.csv"
 AP_PER_CLASS = "ap_per_class.csv"
 CURVES = "curves.png"
+VALIDATION_CURVES = "validation_curves.png"
+CONFUSION = "confusion.png"
+"""Of the validation after the last epoch."""
 
 LONG_WAIT = 0.1
 """Share of an epoch spent waiting for data that is worth a warning."""
@@ -45,6 +48,11 @@ class TrainingLog:
         return self._rows[max(self._rows)]
 
     @property
+    def rows(self) -> list[EpochRow]:
+        """Of the epochs done, in their order."""
+        return [row for _, row in sorted(self._rows.items())]
+
+    @property
     def epochs_done(self) -> int:
         return max(self._rows, default=0)
 
@@ -60,7 +68,7 @@ class TrainingLog:
         return (report.evaluation.ap or 0.0) > max(before, default=-1.0)
 
     def _measured(self) -> list[EpochRow]:
-        return [row for _, row in sorted(self._rows.items()) if row.ap is not None]
+        return [row for row in self.rows if row.ap is not None]
 
     @property
     def last_ap_per_class(self) -> dict[str, float | None]:
@@ -79,7 +87,7 @@ class TrainingLog:
             self._add_class_rows(row.epoch, reports[0].evaluation)
         self._draw()
         # The last, for it is what makes a run complete.
-        self._write_csv(METRICS, [asdict(row) for _, row in sorted(self._rows.items())])
+        self._write_csv(METRICS, [asdict(row) for row in self.rows])
         return [
             *self._broken_images(reports),
             *dict.fromkeys(note for report in reports for note in report.notes),
@@ -104,9 +112,8 @@ class TrainingLog:
         self._output.write(name, file.getvalue().encode())
 
     def _draw(self) -> None:
-        rows = [row for _, row in sorted(self._rows.items())]
-        self._output.write(CURVES, draw_curves(rows))
-        self._output.write(EVENTS, tensorboard_events(rows))
+        self._output.write(CURVES, draw_curves(self.rows))
+        self._output.write(EVENTS, tensorboard_events(self.rows))
 
     def _broken_images(self, reports: Sequence[WorkerReport]) -> list[str]:
         """Each kind of error once, by an example; later ones are only counted."""

@@ -36,6 +36,11 @@ def _look_at_what_was_given(config: TrainingConfig) -> tuple[TrainingData, bytes
     data = read_training_data(config.train, config.val)
     weights = read_weights(config.initial_weights)
     _look_at_output(config)
+    if config.mlflow:
+        # Here, for it imports MLflow.
+        from pipelines.training.mlflow_run import refuse_unreachable
+
+        refuse_unreachable(config.mlflow)
     return data, weights
 
 

@@ -20,7 +20,7 @@ from pipelines.training.config import TrainingConfig, settings_json
 from pipelines.training.data import MAX_PIXELS, TrainingData
 from pipelines.training.faults import output_errors_sorted
 from pipelines.training.loader import BatchLoader, epoch_rows, steps_per_epoch
-from pipelines.training.log import TrainingLog
+from pipelines.training.log import CONFUSION, VALIDATION_CURVES, TrainingLog
 from pipelines.training.metrics import EpochRow, WorkerReport
 from pipelines.training.photo_cache import open_photo_cache
 from pipelines.training.state import StateStore
@@ -38,10 +38,6 @@ from yolox_core import (
 LAST = "last.pth"
 BEST = "best.pth"
 """Averaged weights after the last epoch done, and after the one with the highest AP."""
-
-VALIDATION_CURVES = "validation_curves.png"
-CONFUSION = "confusion.png"
-"""Pictures of the validation after the last epoch."""
 
 LINES = "lines"
 """Key of a report: what the driver is to print."""
