@@ -9,6 +9,9 @@ of the first one's boxes of its class that are not taken yet, the one that it ov
 --iou or more. The two have matched; what is left is new, or lost. A photo has changed if it has a
 new or a lost box.
 
+--review writes a page of the photos that changed most, as yolox-ray review does: each with what was
+lost, new and matched, to be corrected as photos of the second run.
+
 --fail_if ends the job with exit code 3 if a condition holds: lost, new or changed, then > >= < or
 <=, and a number or a share. Shares are, for lost, of the boxes before; for new, of those after; for
 changed, of the photos that both runs labelled.
@@ -27,7 +30,7 @@ import pyarrow as pa
 from jobs.cli import exit_on_input_error, parse
 from jobs.leaving import stopped_with_a_code
 from jobs.printing import print_table
-from pipelines import comparison
+from pipelines import comparison, review
 
 EXIT_CONDITION_HOLDS = 3
 
@@ -40,6 +43,9 @@ class DiffConfig(comparison.ComparisonConfig):
     """Print one JSON object instead of tables."""
     fail_if: str = ""
     """Such as 'lost > 5%'."""
+    review: str = ""
+    """A folder or s3:// prefix for a page of the photos that changed most and its pictures; it must
+    not hold anything yet."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,6 +57,8 @@ class DiffConfig(comparison.ComparisonConfig):
 def main() -> None:
     config = parse(DiffConfig, __doc__)
     condition = comparison.parse_condition(config.fail_if) if config.fail_if else None
+    if config.review:
+        review.empty_folder(config.review)
     with stopped_with_a_code():  # so that nothing stays in TMPDIR
         counts = _compare(config, condition)
     if condition and condition.holds(counts):
@@ -59,11 +67,25 @@ def main() -> None:
 
 def _compare(config: DiffConfig, condition: "comparison.Condition | None") -> "comparison.Counts":
     with comparison.compare(config) as compared:
+        counts = compared.counts()
+        written = _write_review(config, compared) if config.review and counts.changed else None
         if config.json:
-            print(json.dumps(_as_json(config, compared, condition), ensure_ascii=False, indent=2))
+            told = _as_json(config, compared, condition) | {"review": written and asdict(written)}
+            print(json.dumps(told, ensure_ascii=False, indent=2))
         else:
             _print(config, compared, condition)
-        return compared.counts()
+            _print_review(config, written)
+        return counts
+
+
+def _write_review(config: DiffConfig, compared: "comparison.Comparison") -> "review.WrittenReview":
+    shown = review.ReviewConfig(
+        table=config.after_table or config.table,
+        output=config.review,
+        run=config.after,
+        threshold=config.min_score,
+    )
+    return review.write_review(shown, review.changed_photos(compared, shown.max_photos))
 
 
 def _as_json(
@@ -125,6 +147,13 @@ def _print(
         holds = "holds" if condition.holds(counts) else "does not hold"
         value, unit = condition.value(counts), " %" if condition.is_share else ""
         print(f"{config.fail_if} {holds}: it is {value:,.6g}{unit}")
+
+
+def _print_review(config: DiffConfig, written: "review.WrittenReview | None") -> None:
+    if written:
+        print(f"{written.photos:,} of {written.drawn_from:,} photos that changed: {written.page}")
+    elif config.review:
+        print("no photo changed, so there is no page to write")
 
 
 def _left_out(compared: "comparison.Comparison") -> str:

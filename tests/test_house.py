@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "labelling": {"storage", "photos", "detectors", "tables"},
     "datasets": {"storage", "photos", "tables"},
     "evaluation": {"datasets"},
-    "review": {"storage", "photos", "tables"},
+    "review": {"storage", "photos", "tables", "comparison"},
     "exports": {"storage", "photos", "tables"},
     "comparison": {"storage", "tables"},
     "submission": {"tables"},

@@ -1,7 +1,7 @@
 """compare(): two runs over the same photos, box by box."""
 
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -79,9 +79,15 @@ class Comparison:
             below = {"root": self._root(), "folders": folders}
         return self.connection.sql(sql, params=below).to_arrow_table()
 
-    def most_changed(self) -> pa.Table:
-        """The photos with most new and lost boxes."""
-        return self.connection.sql(_MOST, params={"top": self.config.top}).to_arrow_table()
+    def most_changed(self, top: int | None = None) -> pa.Table:
+        """The photos with most new and lost boxes, at most `top`, or as many as the config says."""
+        most = {"top": self.config.top if top is None else top}
+        return self.connection.sql(_MOST, params=most).to_arrow_table()
+
+    def changes_on(self, image_uris: Sequence[str]) -> pa.Table:
+        """Every matched, new and lost box of some photos, as CHANGES."""
+        uris = {"uris": list(image_uris)}
+        return self.connection.sql(_CHANGES_ON, params=uris).to_arrow_table().cast(CHANGES)
 
     def changes(self, photos_at_once: int = 20_000) -> Iterator[pa.RecordBatch]:
         """Every matched, new and lost box, photo by photo, as CHANGES."""
@@ -194,6 +200,13 @@ _CHANGES = f"""
     SELECT {", ".join(CHANGES.names)}
     FROM (FROM boxes WHERE photo BETWEEN $first AND $last)
     JOIN (FROM photos WHERE photo BETWEEN $first AND $last) USING (photo)
+    JOIN classes USING (class)
+    ORDER BY photo, class, before_index NULLS LAST, after_index
+"""
+_CHANGES_ON = f"""
+    SELECT {", ".join(CHANGES.names)}
+    FROM boxes
+    JOIN (FROM photos WHERE list_contains($uris, image_uri)) USING (photo)
     JOIN classes USING (class)
     ORDER BY photo, class, before_index NULLS LAST, after_index
 """

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Any
@@ -21,6 +21,10 @@ from pipelines.review.thumbnails import Thumbnail, thumbnails
 from pipelines.storage import Folder
 
 PAGE = "index.html"
+_SCRIPTS = (
+    *("photos.js", "kinds.js", "gallery.js", "classes.js", "viewer.js"),
+    *("decisions.js", "pointer.js", "saving.js", "begin.js"),
+)
 
 
 @dataclass(frozen=True)
@@ -95,30 +99,33 @@ def _photo(
         "error_kind": kind,
         "error_message": message,
         "thumbnail": None if isinstance(thumbnail, ImageError) else name,
-        "boxes": [_box(box) for box in sample.boxes.get(image["image_uri"], [])],
+        "boxes": [_box(box, sample) for box in sample.boxes.get(image["image_uri"], [])],
     }
 
 
-def _box(box: Mapping[str, Any]) -> list[float]:
+def _box(box: Mapping[str, Any], sample: Sample) -> list[float | None]:
     corners = [round(box[side], 2) for side in ("x1", "y1", "x2", "y2")]
-    return [*corners, round(box["score"], 4), box["class_id"]]
+    kinds = [kind.name for kind in sample.kinds]
+    compared = [kinds.index(box["kind"]), box.get("was")] if kinds else []
+    return [*corners, round(box["score"], 4), box["class_id"], *compared]
 
 
 def _page(config: ReviewConfig, sample: Sample, photos: list[dict[str, Any]]) -> bytes:
-    of_what = f"SQL {config.sql}" if config.sql else f"run {photos[0]['run']}"
     classes = [
         {"id": number, "name": name, "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(number))}
         for number, name in enumerate(sample.class_names)
     ]
-    data = {"table": config.table, "classes": classes, "photos": photos}
+    kinds = [{"id": number, **asdict(kind)} for number, kind in enumerate(sample.kinds)]
+    data = {"table": config.table, "classes": classes, "kinds": kinds, "photos": photos}
     data["id"] = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
     template = jinja2.Environment(autoescape=True).from_string(_source("page.html"))
     return template.render(
         title=f"Review of {config.table}",
-        subtitle=f"{of_what}: {len(photos):,} of {sample.num_images:,} photos",
+        subtitle=f"{sample.of_what}: {len(photos):,} of {sample.num_images:,} photos",
+        kinds=kinds,
         threshold=config.threshold,
         css=_verbatim("page.css"),
-        script=_verbatim("page.js"),
+        script=Markup("\n").join(map(_verbatim, _SCRIPTS)),
         data=_as_script(data),
     ).encode()
 
@@ -127,7 +134,7 @@ def _source(name: str) -> str:
     return files("pipelines.review").joinpath("page", name).read_text()
 
 
-def _verbatim(name: str) -> str:
+def _verbatim(name: str) -> Markup:
     return Markup(_source(name))
 
 

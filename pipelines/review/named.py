@@ -11,8 +11,10 @@ _IMAGE = ["image_uri", "etag", "width", "height", "error_kind", "error_message",
 _BOX = ["image_uri", "class_id", "class_name", "score", "x1", "y1", "x2", "y2"]
 
 
-def named_photos(views: Views, image_uris: Sequence[str]) -> Sample:
+def named_photos(views: Views, image_uris: Sequence[str], of_what: str) -> Sample:
     """The photos of one run that have these URIs, in this order; those that it lacks are left out.
+
+    `of_what` is for people: what they are.
 
     Raises:
         InputError: the table cannot be read any more.
@@ -31,4 +33,5 @@ def named_photos(views: Views, image_uris: Sequence[str]) -> Sample:
         boxes=boxes,
         class_names=[names.get(number, "") for number in range(max(names, default=-1) + 1)],
         num_images=views.images.count_rows(),
+        of_what=of_what,
     )

@@ -1,5 +1,6 @@
 """Which photos a review shows, and what the table says of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +14,34 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class BoxKind:
+    """What became of a box when a run was compared; its first letter stands at the box."""
+
+    name: str
+    dashes: str = ""
+    """Of its outline, in pixels of the screen, as SVG's stroke-dasharray; none: a solid line."""
+    of_run: bool = True
+    """The run under review has found it. Others count only when a person keeps them."""
+    agrees: bool = False
+    """Both sides have it: its row says what its score `was`."""
+
+
+@dataclass(frozen=True)
 class Sample:
     """Rows of the tables."""
 
     images: list[Row]
-    """In the order in which they were drawn."""
+    """In the order in which they are shown first."""
     boxes: dict[str, list[Row]]
-    """Of an image_uri, by falling score."""
+    """Of an image_uri, by falling score; where there are kinds, each names its `kind`."""
     class_names: list[str]
     """Index = class_id; "" for one that the sample has no box of."""
     num_images: int
     """From which they were drawn."""
+    of_what: str
+    """For people: the run, or what was asked for."""
+    kinds: Sequence[BoxKind] = ()
+    """Of boxes, where the run was compared with something."""
 
 
 def draw_sample(config: ReviewConfig) -> Sample:
@@ -48,11 +66,13 @@ def _draw(views: Views, config: ReviewConfig) -> Sample:
     total = run_query(views, f"{wanted} SELECT count(*) FROM wanted")
     boxes = run_query(views, f"{wanted} {_BOXES.format(uris=_listed(images))}").to_pylist()
     names = {box["class_id"]: box["class_name"] for box in boxes}
+    run = images["run"][0].as_py()
     return Sample(
         images=images.to_pylist(),
         boxes=_by_image(boxes),
         class_names=[names.get(number, "") for number in range(max(names, default=-1) + 1)],
         num_images=total.column(0)[0].as_py(),
+        of_what=f"SQL {config.sql}" if config.sql else f"run {run}",
     )
 
 

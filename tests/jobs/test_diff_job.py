@@ -73,6 +73,28 @@ def test_programs_get_one_json_object(
     assert told["condition"] == {"fail_if": "new > 5", "value": 1, "holds": False}
 
 
+def test_the_photos_that_changed_can_be_reviewed(
+    table: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = f"{table.uri}-diff/index.html"
+    assert run(monkeypatch, table, f"--review={table.uri}-diff") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"1 of 1 photos that changed: {page}"
+    assert "run after compared with run before" in Path(page).read_text()
+
+    assert run(monkeypatch, table, f"--review={table.uri}-diff") == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert run(monkeypatch, table, f"--review={table.uri}-json", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["review"]["page"].endswith("-json/index.html")
+
+
+def test_where_nothing_changed_there_is_nothing_to_review(
+    table: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, table, "--after=before", f"--review={table.uri}-diff") == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("no photo changed")
+    assert not Path(f"{table.uri}-diff").exists()
+
+
 @pytest.mark.parametrize("how", [[], ["--json"]])
 @pytest.mark.parametrize(
     ("condition", "code"),

@@ -1,0 +1,65 @@
+"""The photos on which two runs differ most, with what was lost, new and matched on each."""
+
+from typing import Any
+
+import pyarrow.dataset as pads
+
+from pipelines.comparison import Comparison
+from pipelines.review.sample import BoxKind, Row, Sample
+from pipelines.tables import Views, query_run, read_rows
+
+KINDS = (
+    BoxKind("lost", dashes="3 4", of_run=False),
+    BoxKind("new", dashes="14 5"),
+    BoxKind("matched", agrees=True),
+)
+
+
+def changed_photos(compared: Comparison, most: int) -> Sample:
+    """Those with most new and lost boxes, to be reviewed as photos of the run `after`.
+
+    Raises:
+        InputError: the table cannot be read any more.
+    """
+    config = compared.config
+    uris = compared.most_changed(most)["image_uri"].to_pylist()
+    class_names = compared.classes()["class_name"].to_pylist()
+    return Sample(
+        images=query_run(
+            config.after_table or config.table, config.after, lambda views: _images(views, uris)
+        ),
+        boxes=_boxes(compared, uris, class_names),
+        class_names=class_names,
+        num_images=compared.counts().changed,
+        of_what=f"run {config.after} compared with run {config.before}, photos that changed",
+        kinds=KINDS,
+    )
+
+
+_IMAGE = ["image_uri", "etag", "width", "height", "error_kind", "error_message", "run"]
+
+
+def _images(views: Views, uris: list[str]) -> list[Row]:
+    rows = read_rows(views.images, _IMAGE, pads.field("image_uri").isin(uris)).to_pylist()
+    by_uri = {row["image_uri"]: row for row in rows}
+    return [by_uri[uri] for uri in uris]
+
+
+def _boxes(compared: Comparison, uris: list[str], class_names: list[str]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {uri: [] for uri in uris}
+    for change in compared.changes_on(uris).to_pylist():
+        found[change["image_uri"]].append(_box(change, class_names))
+    for boxes in found.values():
+        boxes.sort(key=lambda box: -box["score"])
+    return found
+
+
+def _box(change: dict[str, Any], class_names: list[str]) -> Row:
+    """As the run `after` has it, or as `before` had it if it was lost."""
+    side = "before" if change["change"] == "lost" else "after"
+    return {
+        **{name: change[f"{side}_{name}"] for name in ("x1", "y1", "x2", "y2", "score")},
+        "class_id": class_names.index(change["class_name"]),
+        "kind": change["change"],
+        "was": change["before_score"],
+    }
