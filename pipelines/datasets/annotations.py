@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.datasets.faults import Fault
 from pipelines.errors import InputError
@@ -10,6 +10,9 @@ from pipelines.storage import is_s3
 
 Corners = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the original image after EXIF orientation."""
+Source = Literal["annotation", "model", "accepted", "person"]
+"""Who says that a box is there: a file of annotations; a model; a model, and a person who looked
+let it stand; a person, who drew, moved or renamed it."""
 _INT32_END = 2**31
 """What schema.TRAINING cannot hold."""
 
@@ -25,6 +28,8 @@ class AnnotatedBox:
     """Pixels² of the segmentation; without one the box's own area counts."""
     score: float | None = None
     """From 0 to 1, of a model's prediction; None of what a person drew."""
+    source: Source = "annotation"
+    """Of a box with a score it is the model, whatever this says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class AnnotatedImage:
             "areas": [_area(box) for box in self.boxes],
             # A file's is made of its time, which a copy of the photos need not keep.
             "etag": self.etag if is_s3(self.uri) else None,
+            "sources": [box.source if box.score is None else "model" for box in self.boxes],
         }
 
 

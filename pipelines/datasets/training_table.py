@@ -49,14 +49,15 @@ def parse_training_table(data: bytes, uri: str) -> tuple[pa.Table, list[str]]:
         table = pq.read_table(pa.BufferReader(data))
     except pa.ArrowException as error:
         raise InputError(f"{uri} is not a Parquet file: {error}") from error
-    if "etag" not in table.column_names:
-        table = table.append_column(TRAINING.field("etag"), pa.nulls(len(table), pa.string()))
-    missing = [name for name in TRAINING.names if name not in table.column_names]
+    lacking = [column for column in TRAINING if column.name not in table.column_names]
+    missing = [column.name for column in lacking if not column.nullable]
     if missing:
         raise InputError(
             f"{uri} is not a training table, for it has no column {', '.join(missing)}: "
             "python -m jobs.prepare makes one of annotations and of detections"
         )
+    for column in lacking:
+        table = table.append_column(column, pa.nulls(len(table), column.type))
     if CLASS_NAMES_KEY not in (table.schema.metadata or {}):
         raise InputError(
             f"{uri} has no class names: they belong in its schema metadata, "

@@ -93,12 +93,14 @@ TRAINING = pa.schema(
         pa.field("is_crowd", pa.list_(pa.bool_()), nullable=False),
         pa.field("areas", pa.list_(pa.float32()), nullable=False),
         pa.field("etag", pa.string()),
+        pa.field("sources", pa.list_(pa.string())),
     ],
     metadata=_METADATA,
 )
 """Images with their targets. `areas` (pixels²) is what COCO's small/medium/large go by. `etag` is
-that of the photo on S3 that was annotated, if known; tables from before 2026-11-28 have no such
-column, and are read as if it was null."""
+that of the photo on S3 that was annotated, if known. `sources` says where each box comes from:
+"annotation", "model", "accepted" (of the model, and a person who looked let it stand) or "person".
+Tables from before 2026-11-28 lack these two columns, and are read as if they were null."""
 
 CLASS_NAMES_KEY = b"class_names"
 """Schema metadata of a training table: the class names as a JSON list, index = class_id."""

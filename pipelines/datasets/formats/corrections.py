@@ -5,19 +5,29 @@
      "by": …, "boxes": [{"class_name": …, "x1": …, …, "source": "model" | "person"}]}]}
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines import storage
-from pipelines.datasets.annotations import AnnotatedBox
+from pipelines.datasets.annotations import AnnotatedBox, Source
+from pipelines.datasets.formats.json_files import MALFORMED, read_json, told
 from pipelines.errors import InputError
+from pipelines.tables import LABELLED
 
 _FORMAT, _VERSION = "yolox-ray corrections", 1
 _DECISIONS = ("accepted", "corrected", "rejected")
+_SOURCES: Mapping[str, Source] = {"model": "accepted", "person": "person"}
+"""What became of a box by what the page calls it: what a person left is as good as accepted."""
 _NAMED = 5
 """Photos in an error message."""
+
+
+@dataclass(frozen=True)
+class CorrectedBox:
+    class_name: str
+    corners: tuple[float, float, float, float]
+    """x1, y1, x2, y2 in pixels of the photo."""
+    source: Source
 
 
 @dataclass(frozen=True)
@@ -28,19 +38,34 @@ class Correction:
     etag: str | None
     run: str
     is_rejected: bool
-    boxes: Sequence[Mapping[str, Any]]
+    boxes: Sequence[CorrectedBox]
 
 
 def read_corrections(uri: str) -> dict[str, Correction]:
     """What was decided, by the photo's URI.
 
     Raises:
-        InputError: it is no such file, or of another version.
+        InputError: it is no such file, or of another version, or holds a photo that cannot be
+            understood or that stands there twice; the photos are named.
     """
-    try:
-        content = json.loads(storage.read_bytes(uri))
-    except ValueError as error:
-        raise InputError(f"corrections={uri!r} is no JSON: {error}") from error
+    photos = _photos(uri)
+    found: dict[str, Correction] = {}
+    wrong = []
+    for number, photo in enumerate(photos):
+        try:
+            correction = _correction(photo)
+            if correction.image_uri in found:
+                raise ValueError("it stands there twice")
+            found[correction.image_uri] = correction
+        except MALFORMED as error:
+            name = photo.get("image_uri") if isinstance(photo, dict) else None
+            wrong.append(f"{name or f'photos[{number}]'} ({told(error)})")
+    _refuse(wrong, f"corrections={uri!r} is damaged", "Save it again from the review")
+    return found
+
+
+def _photos(uri: str) -> Sequence[Any]:
+    content = read_json(uri)
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise InputError(f"corrections={uri!r} was not saved by the page of yolox-ray review")
     if content.get("version") != _VERSION:
@@ -48,22 +73,25 @@ def read_corrections(uri: str) -> dict[str, Correction]:
             f"corrections={uri!r} is of version {content.get('version')!r}, and this reads "
             f"{_VERSION}: save it again from a review that this version wrote"
         )
-    try:
-        found = [_correction(photo) for photo in content["photos"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"corrections={uri!r} has a photo without {error}") from error
-    return {correction.image_uri: correction for correction in found}
+    photos = content.get("photos")
+    if not isinstance(photos, list):
+        raise InputError(f"corrections={uri!r} has no list of photos: save it again")
+    return photos
 
 
 def _correction(photo: Mapping[str, Any]) -> Correction:
     if photo["decision"] not in _DECISIONS:
-        raise ValueError(f"one of the decisions {', '.join(_DECISIONS)}")
-    boxes = [
-        {name: box[name] for name in ("class_name", "x1", "y1", "x2", "y2")}
-        for box in photo["boxes"]
-    ]
+        raise ValueError(f"decision {photo['decision']!r} is none of {', '.join(_DECISIONS)}")
     rejected = photo["decision"] == "rejected"
+    boxes = [_box(box) for box in photo["boxes"]]
     return Correction(photo["image_uri"], photo["etag"], photo["run"], rejected, boxes)
+
+
+def _box(box: Mapping[str, Any]) -> CorrectedBox:
+    if box["source"] not in _SOURCES:
+        raise ValueError(f"source {box['source']!r} of a box is none of {', '.join(_SOURCES)}")
+    corners = (float(box["x1"]), float(box["y1"]), float(box["x2"]), float(box["y2"]))
+    return CorrectedBox(box["class_name"], corners, _SOURCES[box["source"]])
 
 
 def check_corrections(
@@ -76,7 +104,7 @@ def check_corrections(
     """Hold corrections to the run that they are about; all of them count, or none.
 
     Args:
-        images: rows of the run with `etag`, by image_uri.
+        images: rows of the run with `etag`, `status` and `error_kind`, by image_uri.
 
     Raises:
         InputError: some are of another run or of photos that it has not, that have changed since,
@@ -87,11 +115,18 @@ def check_corrections(
         for correction in corrections
         if (why := _why_wrong(correction, images, run, class_names))
     ]
+    _refuse(
+        wrong,
+        f"corrections={uri!r} does not fit the run {run!r}",
+        "Give the --run that was reviewed, or review again",
+    )
+
+
+def _refuse(wrong: Sequence[str], what: str, way_out: str) -> None:
     if wrong:
-        more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        more = f" and {len(wrong) - _NAMED:,} more" if len(wrong) > _NAMED else ""
         raise InputError(
-            f"corrections={uri!r} does not fit the run {run!r}, and none of it is used: "
-            f"{'; '.join(wrong[:_NAMED])}{more}. Give the --run that was reviewed, or review again"
+            f"{what}, and none of it is used: {'; '.join(wrong[:_NAMED])}{more}. {way_out}"
         )
 
 
@@ -105,9 +140,12 @@ def _why_wrong(
         return f"it is about run {correction.run!r}"
     if correction.image_uri not in images:
         return "the run has no such photo"
-    if correction.etag != images[correction.image_uri]["etag"]:
+    image = images[correction.image_uri]
+    if correction.etag != image["etag"]:
         return "the photo has changed since the review"
-    unknown = {box["class_name"] for box in correction.boxes} - set(class_names)
+    if image["status"] != LABELLED and not correction.is_rejected:
+        return f"the run failed on it, {image['error_kind']}: it can be rejected only"
+    unknown = {box.class_name for box in correction.boxes} - set(class_names)
     return f"the run has no class {sorted(unknown)[0]!r}" if unknown else ""
 
 
@@ -115,9 +153,10 @@ def boxes_of(correction: Correction, class_names: Sequence[str], where: str) -> 
     """As annotations; the score of what the model said no longer matters."""
     return [
         AnnotatedBox(
-            class_names.index(box["class_name"]),
-            (box["x1"], box["y1"], box["x2"], box["y2"]),
+            class_names.index(box.class_name),
+            box.corners,
             f"{where}: {correction.image_uri}: box {number}",
+            source=box.source,
         )
         for number, box in enumerate(correction.boxes)
     ]

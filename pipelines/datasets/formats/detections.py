@@ -65,11 +65,12 @@ def _read(
         views, "SELECT DISTINCT class_id, class_name FROM detections ORDER BY class_id"
     ).to_pylist()
     class_ids = {row["class_id"]: index for index, row in enumerate(classes)}
-    labelled = read_rows(views.images, _IMAGE, pads.field("status") == LABELLED).to_pylist()
+    images = read_rows(views.images, _IMAGE).to_pylist()
+    labelled = [row for row in images if row["status"] == LABELLED]
     check_corrections(
         corrections,
         decided.values(),
-        {row["image_uri"]: row for row in labelled},
+        {row["image_uri"]: row for row in images},
         views.runs["run"][0].as_py(),
         [row["class_name"] for row in classes],
     )
@@ -78,7 +79,8 @@ def _read(
     for row in found:
         where = f"{row['image_uri']}: detection {row['detection_index']}"
         corners = (row["x1"], row["y1"], row["x2"], row["y2"])
-        boxes_of[row["image_uri"]].append(AnnotatedBox(class_ids[row["class_id"]], corners, where))
+        box = AnnotatedBox(class_ids[row["class_id"]], corners, where, source="model")
+        boxes_of[row["image_uri"]].append(box)
     return Annotations(
         class_names=[row["class_name"] for row in classes],
         images=[
@@ -97,5 +99,5 @@ def _read(
     )
 
 
-_IMAGE = ["image_uri", "etag", "width", "height"]
+_IMAGE = ["image_uri", "etag", "width", "height", "status", "error_kind"]
 _BOX = ["image_uri", "detection_index", "class_id", "x1", "y1", "x2", "y2"]

@@ -18,6 +18,7 @@ ROW: dict[str, Any] = {
     "is_crowd": [False],
     "areas": [9.5],
     "etag": "0123abcd",
+    "sources": ["person"],
 }
 
 
@@ -30,11 +31,12 @@ def test_a_training_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert class_names == ["cat", "dog"]
 
 
-def test_a_table_from_before_there_were_etags_has_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacks", [["sources"], ["etag", "sources"]])
+def test_a_table_from_before_there_was_a_column_has_nulls(tmp_path: Path, lacks: list[str]) -> None:
     table = training_table([ROW], ["cat"])
-    pq.write_table(table.drop_columns("etag"), tmp_path / "before.parquet")
+    pq.write_table(table.drop_columns(lacks), tmp_path / "before.parquet")
     read, class_names = read_training_table(str(tmp_path / "before.parquet"))
-    assert read.to_pylist() == [ROW | {"etag": None}]
+    assert read.to_pylist() == [ROW | dict.fromkeys(lacks)]
     assert class_names == ["cat"]
 
 

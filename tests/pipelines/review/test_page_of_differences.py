@@ -96,9 +96,9 @@ def test_a_lost_box_counts_only_when_a_person_keeps_it(review: OpenReview, tmp_p
         )
     )
     rows = {Path(row["image_uri"]).name: row for row in prepared.table.to_pylist()}
-    assert len(rows["1.png"]["boxes"]) == 2  # as the run has it
-    assert len(rows["2.png"]["boxes"]) == 3
-    assert len(rows["0.png"]["boxes"]) == 0  # nobody said more of it than the model, below 0.99
+    assert rows["1.png"]["sources"] == ["accepted", "accepted"]  # as the run has it
+    assert sorted(rows["2.png"]["sources"]) == ["accepted", "accepted", "person"]
+    assert rows["0.png"]["sources"] == []  # nobody looked at it, and the model is less sure
 
 
 def test_nothing_is_fetched_but_the_folder_itself(review: OpenReview) -> None:

@@ -48,6 +48,7 @@ def test_coco_boxes_become_corners_and_class_ids_the_order_of_category_ids(tmp_p
         "class_ids": [1, 0],
         "is_crowd": [False, True],
         "areas": [9.5, 60],
+        "sources": ["annotation", "annotation"],
     }
 
 
@@ -191,6 +192,7 @@ def test_predictions_below_the_score_are_left_out_and_counted(tmp_path: Path) ->
     boxes = [BOX, BOX | {"score": 0.4, "category_id": 90}, BOX | {"score": 0.6, "category_id": 90}]
     read = parse_coco(written(tmp_path, COCO | {"annotations": boxes}), "photos").above(0.5)
     assert [box.score for box in read.images[0].boxes] == [None, 0.6]
+    assert read.images[0].row()["sources"] == ["annotation", "model"]
     assert read.notes == ["2 boxes have a score: 1 below --min_score 0.5 left out"]
 
 

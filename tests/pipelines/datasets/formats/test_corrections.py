@@ -45,6 +45,7 @@ def test_what_people_said_wins_over_what_the_model_said(prepared) -> None:
     assert (rows["00000.jpg"]["boxes"], rows["00000.jpg"]["class_ids"]) == ([[5, 6, 70, 80]], [2])
     assert "00001.jpg" not in rows
     assert rows["00002.jpg"] == model["00002.jpg"]
+    assert [rows[f"0000{n}.jpg"]["sources"] for n in (0, 2, 3)] == [["person"], ["model"], []]
     assert rows["00003.jpg"]["boxes"] == []
 
 
@@ -55,18 +56,49 @@ def test_what_people_said_wins_over_what_the_model_said(prepared) -> None:
         (_photo(0, "accepted", etag="other"), "00000.jpg .the photo has changed since the review"),
         (_photo(9, "accepted"), "00009.jpg .the run has no such photo"),
         (_photo(0, "corrected", BOX | {"class_name": "fox"}), "the run has no class 'fox'"),
-        (_photo(0, "perhaps"), "has a photo without one of the decisions accepted"),
-        ({"image_uri": "a"}, "has a photo without 'decision'"),
+        (
+            _photo(4, "accepted"),
+            "00004.jpg .the run failed on it, corrupt: it can be rejected",
+        ),
+        (_photo(0, "perhaps"), "00000.jpg .decision 'perhaps' is none of accepted"),
+        (_photo(2, "accepted"), "00002.jpg .it stands there twice"),
+        (_photo(0, "corrected", BOX | {"x1": "left"}), "00000.jpg .could not convert"),
+        (_photo(0, "corrected", BOX | {"source": "cat"}), "source 'cat' of a box is none of model"),
+        (_photo(0, "corrected", {"source": "model"}), "00000.jpg .it has no 'x1'"),
+        ({"image_uri": "a"}, "a .it has no 'decision'"),
+        ("b", r"photos\[1\] "),
     ],
 )
-def test_corrections_that_do_not_fit_are_named_and_none_is_used(prepared, photo, complaint) -> None:
-    with pytest.raises(InputError, match=complaint):
+def test_corrections_that_do_not_fit_are_named_and_none_is_used(
+    prepared, tmp_path, photo, complaint
+) -> None:
+    with pytest.raises(InputError, match=f"and none of it is used: .*{complaint}"):
         prepared(_photo(2, "rejected"), photo)
+    assert not (tmp_path / "train.parquet").exists()
+
+
+def test_each_photo_that_does_not_fit_is_named(prepared) -> None:
+    wrong = _photo(0, "accepted", run="day"), _photo(9, "accepted"), _photo(1, "accepted", etag="")
+    with pytest.raises(InputError, match=r"00000.jpg .*; .*00009.jpg .*; .*00001.jpg "):
+        prepared(*wrong)
+
+
+def test_a_photo_that_the_run_failed_on_can_be_rejected(prepared) -> None:
+    assert prepared(_photo(4, "rejected")) == prepared()
+
+
+def test_a_box_that_a_person_let_stand_is_accepted(prepared) -> None:
+    rows = prepared(_photo(0, "corrected", BOX, BOX | {"source": "model", "x1": 7.0}))
+    assert rows["00000.jpg"]["sources"] == ["person", "accepted"]
 
 
 @pytest.mark.parametrize(
     ("others", "complaint"),
-    [({"version": 2}, "is of version 2, and this reads 1"), ({"format": "x"}, "was not saved by")],
+    [
+        ({"version": 2}, "is of version 2, and this reads 1"),
+        ({"format": "x"}, "was not saved by"),
+        ({"photos": None}, "has no list of photos"),
+    ],
 )
 def test_another_file_or_version_is_refused(prepared, others, complaint) -> None:
     with pytest.raises(InputError, match=complaint):

@@ -55,10 +55,11 @@ def test_detections_of_enough_score_become_boxes_of_their_labelled_images(table:
             "is_crowd": [False, False],
             "areas": [400, 420],
             "etag": "tag-a",
+            "sources": ["model", "model"],
         },
         row
         | {"image_uri": "s3://photos/b.jpg", "boxes": [], "class_ids": []}
-        | {"is_crowd": [], "areas": [], "etag": "tag-b"},
+        | {"is_crowd": [], "areas": [], "etag": "tag-b", "sources": []},
     ]
     assert faults == []
 

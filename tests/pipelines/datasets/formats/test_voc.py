@@ -61,6 +61,7 @@ def test_corners_count_from_1_and_lie_inside_the_box(voc: Folder) -> None:
             "class_ids": [0],
             "is_crowd": [False],
             "areas": [8000],
+            "sources": ["annotation"],
         }
     ]
     assert faults == []

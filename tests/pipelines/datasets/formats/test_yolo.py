@@ -47,6 +47,7 @@ def test_centres_and_sides_in_shares_become_corners_in_pixels(yolo: Folder) -> N
         "class_ids": [1],
         "is_crowd": [False],
         "areas": [400],
+        "sources": ["annotation"],
     }
     assert faults == []
 
