@@ -5,6 +5,8 @@ python -m jobs.prepare --source VOC2012 --split train --output train.parquet
 python -m jobs.prepare --source data.yaml --split train --output train.parquet
 python -m jobs.prepare --source my_export --output train.parquet
 python -m jobs.prepare --source s3://bucket/labels --min_score 0.7 --output train.parquet
+python -m jobs.prepare --source labels --corrections corrections.json --only_reviewed \
+    --output train.parquet
 
 It reads COCO (Roboflow's and CVAT's too), Pascal VOC (labelImg), YOLO (data.yaml, CVAT's obj.data,
 Label Studio's classes.txt; predictions and poses), Label Studio's JSON and MegaDetector's.

@@ -57,6 +57,8 @@ class PrepareConfig:
     corrections: str = ""
     """Detections: the corrections.json of a review of the run. What people said of a photo wins
     over what the model said, whatever --min_score; what they rejected is left out."""
+    only_reviewed: bool = False
+    """With --corrections: the other photos of the run, which nobody looked at, are left out."""
     keep_incomplete: bool = False
     """Keep images of which some annotation could not be read, and teach the model that nothing is
     there."""
@@ -68,6 +70,8 @@ class PrepareConfig:
             raise ValueError(f"output={self.output!r}: a training table ends in .parquet")
         if not 0 <= self.min_score <= 1:
             raise ValueError(f"min_score={self.min_score}: a score lies between 0 and 1")
+        if self.only_reviewed and not self.corrections:
+            raise ValueError("--only_reviewed goes with --corrections, which say what was reviewed")
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ _FLAGS: dict[Format, set[str]] = {
     "yolo": {"images", "split", "min_score"},
     "label_studio": {"images", "classes"},
     "megadetector": {"images", "min_score"},
-    "detections": {"run", "min_score", "corrections"},
+    "detections": {"run", "min_score", "corrections", "only_reviewed"},
 }
 """Those that only some formats have a use for."""
 
@@ -153,7 +157,9 @@ def _read(config: PrepareConfig) -> Annotations:
         case "megadetector":
             return read_megadetector(source, images)
         case "detections":
-            return read_detections(source, config.run, config.min_score, config.corrections)
+            return read_detections(
+                source, config.run, config.min_score, config.corrections, config.only_reviewed
+            )
 
 
 def _refuse_idle_flags(config: PrepareConfig, source_format: Format) -> None:

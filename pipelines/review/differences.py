@@ -6,7 +6,7 @@ import pyarrow.dataset as pads
 
 from pipelines.comparison import Comparison
 from pipelines.review.sample import BoxKind, Row, Sample
-from pipelines.tables import Views, query_run, read_rows
+from pipelines.tables import Views, query_run, read_rows, run_query
 
 KINDS = (
     BoxKind("lost", dashes="3 4", of_run=False),
@@ -24,15 +24,19 @@ def changed_photos(compared: Comparison, most: int) -> Sample:
     config = compared.config
     uris = compared.most_changed(most)["image_uri"].to_pylist()
     class_names = compared.classes()["class_name"].to_pylist()
+    images, of_run = query_run(
+        config.after_table or config.table,
+        config.after,
+        lambda views: (_images(views, uris), _class_names(views)),
+    )
     return Sample(
-        images=query_run(
-            config.after_table or config.table, config.after, lambda views: _images(views, uris)
-        ),
+        images=images,
         boxes=_boxes(compared, uris, class_names),
         class_names=class_names,
         num_images=compared.counts().changed,
-        of_what=f"run {config.after} compared with run {config.before}, photos that changed",
+        of_what=f"changes from run {config.before} to run {config.after}",
         kinds=KINDS,
+        foreign_classes=set(class_names) - of_run,
     )
 
 
@@ -43,6 +47,11 @@ def _images(views: Views, uris: list[str]) -> list[Row]:
     rows = read_rows(views.images, _IMAGE, pads.field("image_uri").isin(uris)).to_pylist()
     by_uri = {row["image_uri"]: row for row in rows}
     return [by_uri[uri] for uri in uris]
+
+
+def _class_names(views: Views) -> set[str]:
+    """Of the run, whatever the scores."""
+    return set(run_query(views, "SELECT DISTINCT class_name FROM detections")[0].to_pylist())
 
 
 def _boxes(compared: Comparison, uris: list[str], class_names: list[str]) -> dict[str, list[Row]]:

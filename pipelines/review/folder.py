@@ -112,7 +112,12 @@ def _box(box: Mapping[str, Any], sample: Sample) -> list[float | None]:
 
 def _page(config: ReviewConfig, sample: Sample, photos: list[dict[str, Any]]) -> bytes:
     classes = [
-        {"id": number, "name": name, "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(number))}
+        {
+            "id": number,
+            "name": name,
+            "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(number)),
+            "of_run": name not in sample.foreign_classes,
+        }
         for number, name in enumerate(sample.class_names)
     ]
     kinds = [{"id": number, **asdict(kind)} for number, kind in enumerate(sample.kinds)]

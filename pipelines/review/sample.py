@@ -1,6 +1,6 @@
 """Which photos a review shows, and what the table says of them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,8 @@ class Sample:
     """For people: the run, or what was asked for."""
     kinds: Sequence[BoxKind] = ()
     """Of boxes, where the run was compared with something."""
+    foreign_classes: Collection[str] = ()
+    """Class names that the run does not have: no box can be given one."""
 
 
 def draw_sample(config: ReviewConfig) -> Sample:

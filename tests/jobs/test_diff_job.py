@@ -79,7 +79,7 @@ def test_the_photos_that_changed_can_be_reviewed(
     page = f"{table.uri}-diff/index.html"
     assert run(monkeypatch, table, f"--review={table.uri}-diff") == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"1 of 1 photos that changed: {page}"
-    assert "run after compared with run before" in Path(page).read_text()
+    assert "changes from run before to run after: 1 of 1 photos" in Path(page).read_text()
 
     assert run(monkeypatch, table, f"--review={table.uri}-diff") == 2
     assert "is not empty" in capsys.readouterr().err

@@ -16,7 +16,11 @@ from pipelines.tables import LABELLED, Views, query_run, read_rows, run_query
 
 
 def read_detections(
-    table_uri: str, run: str, min_score: float, corrections: str = ""
+    table_uri: str,
+    run: str,
+    min_score: float,
+    corrections: str = "",
+    only_reviewed: bool = False,
 ) -> Annotations:
     """The labelled images of one run and its detections of at least `min_score`.
 
@@ -29,6 +33,7 @@ def read_detections(
         corrections: what a review of the run saved, or "". A photo that somebody rejected is left
             out; one that was accepted or corrected has the boxes that it was left with, whatever
             their score.
+        only_reviewed: leave out the photos that the corrections do not name.
 
     Raises:
         InputError: there is no such table or run, it cannot be read, or the corrections do not fit
@@ -36,18 +41,18 @@ def read_detections(
     """
     decided = read_corrections(corrections) if corrections else {}
     found = query_run(table_uri, run, lambda views: _read(views, min_score, corrections, decided))
-    return _corrected(found, decided, corrections) if decided else found
+    return _corrected(found, decided, corrections, only_reviewed) if corrections else found
 
 
 def _corrected(
-    found: Annotations, decided: Mapping[str, Correction], corrections: str
+    found: Annotations, decided: Mapping[str, Correction], corrections: str, only_reviewed: bool
 ) -> Annotations:
     """What people said wins over what the model said."""
     names, images = found.class_names, []
     for image in found.images:
         correction = decided.get(image.uri)
         if correction is None:
-            images.append(image)
+            images += [] if only_reviewed else [image]
         elif not correction.is_rejected:
             images.append(replace(image, boxes=boxes_of(correction, names, corrections)))
     rejected = sum(correction.is_rejected for correction in decided.values())

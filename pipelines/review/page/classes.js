@@ -7,7 +7,8 @@ function listClasses() {
   }
   const seen = data.classes.filter((entry) => scores[entry.id].some(Boolean));
   element("classes").append(...seen.map((entry) => classOf(entry, scores[entry.id])));
-  element("class").append(...data.classes.map((entry) => new Option(entry.name, entry.id)));
+  const named = data.classes.filter((entry) => entry.of_run);
+  element("class").append(...named.map((entry) => new Option(entry.name, entry.id)));
 }
 
 function classOf(entry, scores) {

@@ -47,19 +47,24 @@ function clamp(value, most) {
   return Math.round(Math.min(most, Math.max(0, value)) * 100) / 100;
 }
 
+// A class that the run does not have cannot be learnt from it: such a box stays a lost one.
 function byHand(box) {
+  if (!data.classes[box.class_id].of_run) return box;
   return Object.assign(box, { source: "person", score: null, kind: undefined, was: undefined });
 }
 
 // A box that only the other side has: the person says that it is there.
 function keepLost() {
   const box = visibleBoxesOf(shown[current])[chosen];
-  if (box && !isOfRun(box)) correct((boxes) => { byHand(boxes[chosen]); });
+  if (box && canBeKept(box)) correct((boxes) => { byHand(boxes[chosen]); });
 }
 
 function giveClass(classId) {
-  if (chosen < 0 || !data.classes[classId]) return;
-  correct((boxes) => { byHand(boxes[chosen]).class_id = classId; });
+  if (chosen < 0 || !data.classes[classId]?.of_run) return;
+  correct((boxes) => {
+    boxes[chosen].class_id = classId;
+    byHand(boxes[chosen]);
+  });
 }
 
 function remove() {
@@ -70,8 +75,9 @@ function remove() {
 }
 
 function add(box) {
-  const classId = Number(element("class").value) || 0;
-  correct((boxes) => [...boxes, byHand({ ...box, class_id: classId })]);
+  const named = element("class").value || element("class").options[0]?.value;
+  if (named === undefined) return show(); // the run has no class that it could be of
+  correct((boxes) => [...boxes, byHand({ ...box, class_id: Number(named) })]);
   choose(visibleBoxesOf(shown[current]).length - 1);
 }
 

@@ -3,7 +3,7 @@
 function svgOf(photo, boxes) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${photo.width} ${photo.height}`);
-  svg.append(...boxes.map(rectOf), ...lettersOf(photo, boxes, 14));
+  svg.append(...boxes.map(rectOf), ...lettersOf(photo, boxes, 18));
   return svg;
 }
 

@@ -7,14 +7,16 @@ const kindOf = (box) => data.kinds[box.kind];
 // Other boxes are shown beside what the run found, and count only when a person keeps them.
 const isOfRun = (box) => kindOf(box)?.of_run ?? true;
 
+const canBeKept = (box) => !isOfRun(box) && data.classes[box.class_id].of_run;
+
 function disagreementOf(photo) {
   const doubts = foundOn(photo).map((box) => kindOf(box).agrees ? Math.abs(box.score - box.was) : box.score);
   return doubts.reduce((sum, doubt) => sum + doubt, 0);
 }
 
 function scoreOf(box) {
-  const was = kindOf(box)?.agrees ? ` (was ${box.was.toFixed(2)})` : "";
-  return `${box.score.toFixed(2)}${was}`;
+  const was = kindOf(box)?.agrees ? `${box.was.toFixed(2)} → ` : "";
+  return `${was}${box.score.toFixed(2)}`;
 }
 
 function countOf(boxes) {
@@ -25,13 +27,14 @@ function countOf(boxes) {
 }
 
 // As many letters as fit along the photo's longer side say how large one is. Those of boxes that the
-// run has not stand at the lower edge, where they do not cover the others'.
+// run has not stand in the opposite corner, where they do not cover the others'.
 function lettersOf(photo, boxes, alongSide) {
   const size = Math.max(photo.width, photo.height) / alongSide;
   return boxes.filter(kindOf).map((box) => {
     const letter = document.createElementNS(SVG, "text");
-    letter.setAttribute("x", box.x1 + size * 0.15);
-    letter.setAttribute("y", isOfRun(box) ? box.y1 + size * 0.9 : box.y2 - size * 0.2);
+    const [x, y] = isOfRun(box) ? [box.x1 + size * 0.15, box.y1 + size * 0.9] : [box.x2 - size * 0.8, box.y2 - size * 0.2];
+    letter.setAttribute("x", x);
+    letter.setAttribute("y", y);
     letter.setAttribute("font-size", size);
     letter.textContent = kindOf(box).name[0].toUpperCase();
     return letter;

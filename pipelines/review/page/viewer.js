@@ -32,12 +32,13 @@ function show() {
     return rect;
   });
   overlay.replaceChildren(...rects, ...lettersOf(photo, boxes, 36));
+  if (rects[chosen]) overlay.append(rects[chosen]); // on top
   element("boxes").replaceChildren(...boxes.map(lineOf));
   element("accept").setAttribute("aria-pressed", decided?.decision === "accepted");
   element("reject").setAttribute("aria-pressed", decided?.decision === "rejected");
   element("class").value = boxes[chosen]?.class_id ?? "";
   element("remove").disabled = element("class").disabled = !boxes[chosen];
-  element("keep").disabled = !boxes[chosen] || isOfRun(boxes[chosen]);
+  element("keep").disabled = !boxes[chosen] || !canBeKept(boxes[chosen]);
   element("draw").disabled = !photo.thumbnail;
   element("accept").disabled = Boolean(photo.error_kind);
   if (photo.card) paint(photo);

@@ -318,6 +318,15 @@ def test_the_photos_that_changed_most_come_first_and_the_unchanged_never(
         assert len(compared.most_changed()) == 1
 
 
+def test_the_changes_of_some_photos_are_theirs_among_all(table: Folder, in_folders: None) -> None:
+    photos = ["s3://photos/2026/b/x/1.jpg", "s3://photos/2026/a/y/1.jpg"]
+    with compare(config(table)) as compared:
+        found, all_changes = compared.changes_on(photos), changes(compared)
+    assert found.schema == CHANGES
+    assert found.to_pylist() == [row for row in all_changes if row["image_uri"] in photos]
+    assert len(found)
+
+
 def test_photos_that_one_run_did_not_label_are_counted_and_not_compared(
     table: Folder, labelled_run: Callable[..., Any]
 ) -> None:

@@ -20,10 +20,16 @@ def review(
     open_review: Callable[[str], OpenReview],
     labelled_run: Callable[..., LabelledRun],
     tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> OpenReview:
-    """Of 1.png, of whose two boxes one moved, and of 2.png, which lost the surest of three."""
+    """Of 1.png, of whose two boxes one moved, and of 2.png, which lost the surest of three.
+
+    What it lost may be given another class, which the second run has no box of.
+    """
     table = Folder(str(tmp_path / "table"))
-    on_disk(labelled_run("before", num_images=4), tmp_path).write(table)
+    before = on_disk(labelled_run("before", num_images=4), tmp_path)
+    before.detections[0][3] |= getattr(request, "param", {})
+    before.write(table)
     after = on_disk(labelled_run("after", num_images=4), tmp_path)
     boxes = after.detections[0]  # one of 0.png, two of 1.png, three of 2.png
     boxes[2] |= ANOTHER_PLACE
@@ -80,9 +86,9 @@ def test_a_lost_box_counts_only_when_a_person_keeps_it(review: OpenReview, tmp_p
     page.keyboard.press("a")
     page.keyboard.press("ArrowRight")
     assert page.locator("#boxes li").all_inner_texts() == [
-        "matched cat 0.90 (was 0.43)",
+        "matched cat 0.43 → 0.90",
         "lost bird 0.88",
-        "matched dog 0.28 (was 0.28)",
+        "matched dog 0.28 → 0.28",
     ]
     for key in ("b", "b", "k", "Escape"):
         page.keyboard.press(key)
@@ -99,6 +105,20 @@ def test_a_lost_box_counts_only_when_a_person_keeps_it(review: OpenReview, tmp_p
     assert rows["1.png"]["sources"] == ["accepted", "accepted"]  # as the run has it
     assert sorted(rows["2.png"]["sources"]) == ["accepted", "accepted", "person"]
     assert rows["0.png"]["sources"] == []  # nobody looked at it, and the model is less sure
+
+
+@pytest.mark.parametrize("review", [{"class_id": 3, "class_name": "fox"}], indirect=True)
+def test_a_lost_box_of_a_class_that_the_run_has_not_stays_lost(review: OpenReview) -> None:
+    page = review.page
+    page.locator(".card").nth(1).click()
+    for key in ("b", "b", "k", "Shift+ArrowRight", "4"):
+        page.keyboard.press(key)
+    assert page.locator("#boxes button[aria-pressed=true]").inner_text() == "lost fox 0.88"
+    assert page.locator("#keep").is_disabled()
+    assert "fox" not in page.locator("#class option").all_inner_texts()
+    page.keyboard.press("Escape")
+    [photo] = review.saved()["photos"]
+    assert [box["class_name"] for box in photo["boxes"]] == ["cat", "dog"]
 
 
 def test_nothing_is_fetched_but_the_folder_itself(review: OpenReview) -> None:

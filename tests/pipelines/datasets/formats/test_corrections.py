@@ -25,13 +25,16 @@ def prepared(
     """The rows of a training table of a run of five photos, the last of which failed, by URI."""
     labelled_run("night", num_images=5).write(Folder(str(tmp_path / "table")))
 
-    def prepared(*photos: dict[str, Any], **others: Any) -> dict[str, Any]:
+    def prepared(
+        *photos: dict[str, Any], only_reviewed: bool = False, **others: Any
+    ) -> dict[str, Any]:
         content = {"format": "yolox-ray corrections", "version": 1, "photos": list(photos)}
         (tmp_path / "corrections.json").write_text(json.dumps(content | others))
         config = PrepareConfig(
             source=str(tmp_path / "table"),
             output=str(tmp_path / "train.parquet"),
             corrections=str(tmp_path / "corrections.json"),
+            only_reviewed=only_reviewed,
         )
         rows = prepare(config).table.to_pylist()
         return {row["image_uri"].rpartition("/")[2]: row for row in rows}
@@ -85,6 +88,16 @@ def test_each_photo_that_does_not_fit_is_named(prepared) -> None:
 
 def test_a_photo_that_the_run_failed_on_can_be_rejected(prepared) -> None:
     assert prepared(_photo(4, "rejected")) == prepared()
+
+
+def test_photos_that_nobody_looked_at_are_left_out_on_request(prepared) -> None:
+    photos = _photo(0, "corrected", BOX), _photo(1, "rejected"), _photo(3, "accepted")
+    assert list(prepared(*photos, only_reviewed=True)) == ["00000.jpg", "00003.jpg"]
+
+
+def test_only_reviewed_without_corrections_is_refused() -> None:
+    with pytest.raises(ValueError, match="--only_reviewed goes with --corrections"):
+        PrepareConfig(source="labels", output="train.parquet", only_reviewed=True)
 
 
 def test_a_box_that_a_person_let_stand_is_accepted(prepared) -> None:
