@@ -41,7 +41,7 @@ def test_the_demo_labels_learns_from_corrections_and_a_second_one_has_nothing_le
     assert f"{NUM_REVIEWED} photos corrected" in first
     before, after = map(float, re.findall(r"AP on .*: (\S+) before, (\S+) after", first)[0])
     assert after > before
-    page = Path(re.findall(r"in a browser: (.*)", first)[0])
+    page = tmp_path / re.findall(r"in a browser: (.*)", first)[0]
     assert "changes from run demo to run corrected" in page.read_text()
 
     second = _demo(tmp_path)

@@ -31,8 +31,8 @@ function show() {
     rect.addEventListener("pointerdown", (event) => beginToMove(event, index));
     return rect;
   });
-  overlay.replaceChildren(...rects, ...lettersOf(photo, boxes, 36));
-  if (rects[chosen]) overlay.append(rects[chosen]); // on top
+  const chosenLast = rects.toSorted((a, b) => a.matches(".chosen") - b.matches(".chosen")); // on top
+  overlay.replaceChildren(...chosenLast, ...lettersOf(photo, boxes, 36));
   element("boxes").replaceChildren(...boxes.map(lineOf));
   element("accept").setAttribute("aria-pressed", decided?.decision === "accepted");
   element("reject").setAttribute("aria-pressed", decided?.decision === "rejected");
