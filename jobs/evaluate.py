@@ -113,7 +113,7 @@ def _write(
 def _write_review(shown: "review.ReviewConfig", worst: "Sequence[evaluation.PhotoErrors]") -> None:
     uris = [photo.image_uri for photo in worst]
     sample = tables.query_run(
-        shown.table, shown.run, lambda views: review.named_photos(views, uris)
+        shown.table, shown.run, lambda views: review.named_photos(views, uris, "most errors")
     )
     if not sample.images:
         print("no photo of the run has an error")

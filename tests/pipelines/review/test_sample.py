@@ -64,7 +64,7 @@ def test_sql_names_the_photos(table: str) -> None:
 def test_named_photos_keep_their_order_and_unknown_ones_are_left_out(table: str) -> None:
     drawn = _draw(table, 10)
     uris = [image["image_uri"] for image in drawn.images]
-    named = named_photos(open_run(table), ["s3://elsewhere/a.jpg", *reversed(uris)])
+    named = named_photos(open_run(table), ["s3://elsewhere/a.jpg", *reversed(uris)], "two")
     assert [image["image_uri"] for image in named.images] == uris[::-1]
     assert named.images[0] == drawn.images[-1]
     assert {uri: boxes for uri, boxes in named.boxes.items() if boxes} == drawn.boxes
