@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow.dataset as pads
 
-from pipelines.photos import ImageError, ImageRef, decode_image, fetch_images
+from pipelines.photos import ImageError, ImageRef, decode_for_canvas, fetch_images
 from pipelines.review.contact_sheet import Picture
 from pipelines.tables import Views
 
@@ -49,7 +49,7 @@ def _picture(
     return Picture(
         caption,
         f"{len(boxes)} objects",
-        decode_image(body, max_pixels),
+        decode_for_canvas(body, max_pixels, None, partly=True).pixels,
         np.array([[box[side] for side in ("x1", "y1", "x2", "y2")] for box in boxes]).reshape(
             -1, 4
         ),

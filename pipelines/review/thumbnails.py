@@ -44,7 +44,7 @@ def _thumbnail(body: bytes | ImageError, config: ReviewConfig) -> Thumbnail:
     if isinstance(body, ImageError):
         return body
     try:
-        photo = decode_for_canvas(body, config.max_pixels, (config.side, config.side))
+        photo = decode_for_canvas(body, config.max_pixels, (config.side, config.side), partly=True)
     except ImageError as error:
         return error
     height, width = photo.pixels.shape[:2]

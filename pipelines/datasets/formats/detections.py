@@ -71,7 +71,9 @@ def _read(
     ).to_pylist()
     class_ids = {row["class_id"]: index for index, row in enumerate(classes)}
     images = read_rows(views.images, _IMAGE).to_pylist()
-    labelled = [row for row in images if row["status"] == LABELLED]
+    looked_at = [row for row in images if row["status"] == LABELLED]
+    labelled = [row for row in looked_at if row["decoded_share"] is None]
+    cut_short = len(looked_at) - len(labelled)
     check_corrections(
         corrections,
         decided.values(),
@@ -82,6 +84,8 @@ def _read(
     found = read_rows(views.detections, _BOX, pads.field("score") >= min_score).to_pylist()
     boxes_of: dict[str, list[AnnotatedBox]] = {row["image_uri"]: [] for row in labelled}
     for row in found:
+        if row["image_uri"] not in boxes_of:
+            continue
         where = f"{row['image_uri']}: detection {row['detection_index']}"
         corners = (row["x1"], row["y1"], row["x2"], row["y2"])
         box = AnnotatedBox(class_ids[row["class_id"]], corners, where, source="model")
@@ -101,8 +105,9 @@ def _read(
             for uri in [row["image_uri"]]
         ],
         faults=[],
+        notes=[f"{cut_short:,} photos left out that were cut short"] if cut_short else [],
     )
 
 
-_IMAGE = ["image_uri", "etag", "width", "height", "status", "error_kind"]
+_IMAGE = ["image_uri", "etag", "width", "height", "status", "error_kind", "decoded_share"]
 _BOX = ["image_uri", "detection_index", "class_id", "x1", "y1", "x2", "y2"]

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.datasets.checks import checked_table
@@ -40,6 +41,17 @@ def write_run(table: Folder, run: str, *found: tuple[str, int, str, float]) -> N
 @pytest.fixture
 def table(tmp_path: Path) -> Folder:
     return Folder(str(tmp_path))
+
+
+def test_a_photo_that_was_labelled_in_part_is_left_out_and_told_of(table: Folder) -> None:
+    write_run(table, "night", ("a", 15, "cat", 0.9), ("b", 16, "dog", 0.9))
+    part = "images/date=2026-11-21/run=night/part-0.parquet"
+    images = pq.read_table(table.uri_of(part)).to_pylist()
+    images[0]["decoded_share"] = 0.6
+    table.write_table(part, pa.Table.from_pylist(images, IMAGES))
+    found = read_detections(table.uri, "", min_score=0.5)
+    assert [image.uri for image in found.images] == ["s3://photos/b.jpg"]
+    assert found.notes == ["1 photos left out that were cut short"]
 
 
 def test_detections_of_enough_score_become_boxes_of_their_labelled_images(table: Folder) -> None:
