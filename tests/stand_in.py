@@ -50,6 +50,8 @@ class StandIn:
             time.sleep(SLOW_S)
         elif body.startswith(b"FAIL"):
             raise ModelFailedError("an illegal memory access was encountered")
+        elif body.startswith(b"REFUSE"):
+            raise PermissionError("a bug")
         elif body.startswith(b"RAISE"):
             raise DetectorBugError(0, "a bug")
 

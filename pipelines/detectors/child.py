@@ -130,12 +130,15 @@ class Child:
 
     def _answers(self, question: _Question) -> Answers:
         started = time.monotonic()
+        reply = self._reply(question.limit_s)
+        return Answers(_unpickled(reply), time.monotonic() - started)
+
+    def _reply(self, limit_s: float) -> bytes:
         if not self.death:
             try:
-                if self._connection.poll(min(question.limit_s, _LONGEST_S)):
-                    reply = self._connection.recv_bytes()
-                    return Answers(_unpickled(reply), time.monotonic() - started)
-                self.death = ProcessDiedError.of_time(question.limit_s)
+                if self._connection.poll(min(limit_s, _LONGEST_S)):
+                    return self._connection.recv_bytes()
+                self.death = ProcessDiedError.of_time(limit_s)
                 self._server.reap()
             except (EOFError, OSError):
                 self.death = ProcessDiedError.of(self._server.reap())

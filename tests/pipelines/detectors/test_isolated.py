@@ -185,12 +185,19 @@ def test_a_kill_from_outside_costs_no_row(stand_in: IsolatedDetector, victim: st
         assert not _is_alive(child)
 
 
+@pytest.mark.parametrize(
+    ("body", "raised"),
+    [
+        (b"RAISE", (RuntimeError, "DetectorBugError: a bug")),
+        (b"REFUSE", (PermissionError, "a bug")),
+    ],
+)
 def test_an_exception_is_raised_here_with_its_traceback_and_costs_no_process(
-    stand_in: IsolatedDetector,
+    stand_in: IsolatedDetector, body: bytes, raised: tuple[type[Exception], str]
 ) -> None:
     before = _family()
-    with pytest.raises(RuntimeError, match="DetectorBugError: a bug") as caught:
-        stand_in([b"0", b"RAISE"])
+    with pytest.raises(raised[0], match=raised[1]) as caught:
+        stand_in([b"0", body])
     assert "stand_in.py" in caught.value.__notes__[0]
     _assert_same(stand_in([b"0"])[0], found_in(b"0"))
     assert _family() == before
