@@ -68,10 +68,10 @@ def test_the_benchmark_prints_what_it_promises_and_every_image_has_one_row(
     assert report["listed_per_second"].keys() == {"folder", "s3"}
     (size,) = report["sizes"]
     assert size["images"] == size["rows"] == size["distinct_images"] == 300
-    assert size["parts"] == 16
+    assert size["parts"] == 10  # of 32 images each
     assert size["seconds"]["total"] == pytest.approx(300 / size["images_per_second"], rel=0.1)
     assert size["driver_mb"] == size["peak_mb"]["driver"]["one_process"]
     assert size["peak_mb"].keys() >= {"driver", "raylet", "gcs", "detect actors"}
     (resumed,) = size["resumed"]
     assert resumed["done"] == 0.99
-    assert resumed["labelled_now"] == 300 - 15 * 19  # the last of 16 parts
+    assert resumed["labelled_now"] == 300 - 9 * 32  # the last of 10 parts

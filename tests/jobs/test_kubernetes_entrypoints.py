@@ -100,7 +100,7 @@ def test_a_long_night_is_left_alone_by_the_next_stopped_with_its_head_and_gone_o
     head: Head, settings: Path, faulty_s3: FaultyS3
 ) -> None:
     hold = Hold()
-    faulty_s3.add(Rule(hold, method="PUT", key="*/images/*/part-00000007.parquet"))
+    faulty_s3.add(Rule(hold, method="PUT", key="*/images/*/part-00000001.parquet"))
     night = _begin(head, "nightly-cronjob", settings, "night")
     assert hold.reached.wait(120)
     next_night = _run(head, "nightly-raycronjob", settings, "next-night")
