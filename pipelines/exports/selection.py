@@ -212,7 +212,8 @@ _PHOTO_ROWS = """
     SELECT row_number() OVER () AS number, * FROM (
         SELECT
             image_uri, run, date, etag, size_bytes, width, height, status::VARCHAR AS status,
-            error_kind::VARCHAR AS error_kind, error_message, labelled_at, {boxes} AS boxes
+            error_kind::VARCHAR AS error_kind, error_message, labelled_at,
+            decoded_share, {boxes} AS boxes
         FROM {of}
         ORDER BY image_uri
     )

@@ -48,6 +48,7 @@ _IMAGES = pa.schema(
         ("error_kind", _TEXT),
         ("error_message", _TEXT),
         ("labelled_at", pa.timestamp("us", tz="UTC")),
+        ("decoded_share", pa.float32()),
         ("file_name", _TEXT),
     ]
 )
@@ -69,7 +70,7 @@ _PHOTOS = f"""
     SELECT
         image_uri, run, date, etag, size_bytes, width, height, status,
         (SELECT count(*) FROM boxes WHERE boxes.number = photos.number) AS num_detections,
-        error_kind, error_message, labelled_at
+        error_kind, error_message, labelled_at, decoded_share
     FROM photos WHERE {_BETWEEN} ORDER BY number
 """
 _BOXES = f"""

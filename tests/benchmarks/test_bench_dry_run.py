@@ -6,7 +6,7 @@ import pytest
 from benchmarks import bench_dry_run
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.ray
 def test_what_was_predicted_is_held_against_what_was(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -7,7 +7,7 @@ import pytest
 from benchmarks import bench_label
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.ray
 def test_all_ways_of_labelling_are_timed_and_find_the_same(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shared: Path

@@ -132,7 +132,7 @@ def test_a_wait_for_the_gpu_is_counted_with_its_place() -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_whole_script_runs_in_miniature(capsys, monkeypatch, shared: Path) -> None:
     monkeypatch.setattr(sys, "argv", ["on_gpu", "--device", "cpu", "--tiny", "--minutes", "20"])
     on_gpu.main()

@@ -54,9 +54,9 @@ def test_every_image_is_in_one_part_in_listing_order(folder: Folder) -> None:
 
 @pytest.mark.parametrize(
     ("images", "expected_parts"),
-    [(1, 1), (8, 1), (9, 2), (415, 16), (16 * 256, 16), (16 * 256 + 1, 17)],
+    [(1, 1), (32, 1), (33, 2), (600, 16), (16 * 256, 16), (16 * 256 + 1, 17)],
 )
-def test_a_small_archive_is_cut_into_sixteen_parts_or_parts_of_eight(
+def test_a_small_archive_is_cut_into_sixteen_parts_or_parts_of_32(
     folder: Folder, images: int, expected_parts: int
 ) -> None:
     summary = write_manifest(_listing(_numbers(images)), folder, images_per_part=256)
