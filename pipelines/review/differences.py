@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import pyarrow.dataset as pads
-
 from pipelines.comparison import Comparison
-from pipelines.review.sample import BoxKind, Row, Sample
-from pipelines.tables import Views, query_run, read_rows, run_query
+from pipelines.review.sample import BoxKind, Row, Sample, images_named
+from pipelines.tables import Views, query_run, run_query
 
 KINDS = (
     BoxKind("lost", dashes="3 4", of_run=False),
@@ -27,7 +25,7 @@ def changed_photos(compared: Comparison, most: int) -> Sample:
     images, of_run = query_run(
         config.after_table or config.table,
         config.after,
-        lambda views: (_images(views, uris), _class_names(views)),
+        lambda views: (images_named(views, uris), _class_names(views)),
     )
     return Sample(
         images=images,
@@ -38,15 +36,6 @@ def changed_photos(compared: Comparison, most: int) -> Sample:
         kinds=KINDS,
         foreign_classes=set(class_names) - of_run,
     )
-
-
-_IMAGE = ["image_uri", "etag", "width", "height", "error_kind", "error_message", "run"]
-
-
-def _images(views: Views, uris: list[str]) -> list[Row]:
-    rows = read_rows(views.images, _IMAGE, pads.field("image_uri").isin(uris)).to_pylist()
-    by_uri = {row["image_uri"]: row for row in rows}
-    return [by_uri[uri] for uri in uris]
 
 
 def _class_names(views: Views) -> set[str]:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset as pads
 
 from pipelines.errors import InputError
 from pipelines.review.config import ReviewConfig
-from pipelines.tables import Views, query_run, query_table, run_query
+from pipelines.tables import Views, query_run, query_table, read_rows, run_query
 
 Row = dict[str, Any]
 
@@ -59,8 +60,9 @@ def draw_sample(config: ReviewConfig) -> Sample:
 
 
 def _draw(views: Views, config: ReviewConfig) -> Sample:
-    wanted = _wanted(views, config)
-    images = run_query(views, f"{wanted} {_DRAWN.format(seed=config.seed, most=config.max_photos)}")
+    wanted, columns = _wanted(views, config), ", ".join(_IMAGE)
+    drawn = _DRAWN.format(columns=columns, seed=config.seed, most=config.max_photos)
+    images = run_query(views, f"{wanted} {drawn}")
     if not len(images):
         raise InputError(
             "there is no photo to look at: the run, or what the SQL asks for, has none"
@@ -76,6 +78,16 @@ def _draw(views: Views, config: ReviewConfig) -> Sample:
         num_images=total.column(0)[0].as_py(),
         of_what=f"SQL {config.sql}" if config.sql else f"run {run}",
     )
+
+
+_IMAGE = ["image_uri", "etag", "width", "height", "error_kind", "error_message", "run"]
+
+
+def images_named(views: Views, image_uris: Sequence[str]) -> list[Row]:
+    """The images of a run that have these URIs, in this order; those that it lacks are left out."""
+    named = pads.field("image_uri").isin(list(image_uris))
+    rows = {row["image_uri"]: row for row in read_rows(views.images, _IMAGE, named).to_pylist()}
+    return [rows[uri] for uri in image_uris if uri in rows]
 
 
 def _wanted(views: Views, config: ReviewConfig) -> str:
@@ -109,7 +121,7 @@ _DRAWN = """
         ) AS place
         FROM wanted LEFT JOIN rarest USING (image_uri)
     )
-    SELECT image_uri, etag, width, height, error_kind, error_message, run FROM ranked
+    SELECT {columns} FROM ranked
     ORDER BY place, hash(image_uri || '{seed}'), image_uri LIMIT {most}
 """
 

@@ -10,7 +10,7 @@ from .folder import (
     write_bytes,
 )
 from .lease import Lease, holder_of
-from .local import etag_of_file, walk_files
+from .local import etag_of_file, user_cache, walk_files
 from .objects import ABREAST, S3Object, is_listed_in_order, list_objects
 from .s3 import IMAGE_RETRIES, RetryPolicy
 from .uris import S3_SCHEME, is_s3, normalise_uri, split_s3_uri
@@ -38,6 +38,7 @@ __all__ = [
     "s3",
     "split_s3_uri",
     "to_parquet",
+    "user_cache",
     "walk_files",
     "why",
     "why_named",

@@ -12,6 +12,15 @@ TEMPORARY = ".tmp"
 _LOCK = ".lock"
 
 
+def user_cache() -> Path:
+    """What this program keeps for the user, on this machine; it may be deleted at any time.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "yolox-ray")
+
+
 def etag_of_file(status: os.stat_result) -> str:
     """A local file's ETag, as web servers make it: another one once the file was written again."""
     return f"{status.st_mtime_ns:x}-{status.st_size:x}"

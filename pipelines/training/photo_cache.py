@@ -5,14 +5,13 @@ first fetch by this process was answered with. So a photo stays the same as long
 kept or not: another one at its URI is `changed`.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from pipelines.photos import Fetched, ImageError, ImageRef, fetch
-from pipelines.storage import is_s3, normalise_uri, why
+from pipelines.storage import is_s3, normalise_uri, user_cache, why
 from pipelines.training.disk_cache import DiskCache
 
 Fetch = Callable[[Sequence[ImageRef], int], list[Fetched]]
@@ -25,9 +24,11 @@ def open_photo_cache(cache_dir: str | None, max_disk_bytes: int | None) -> "Phot
     """That of this machine, as TrainingConfig describes it."""
     if max_disk_bytes == 0:
         return PhotoCache(None)
-    of_user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = normalise_uri(cache_dir or f"{of_user}/yolox-ray/photos")
-    return PhotoCache(DiskCache(Path(folder), max_disk_bytes))
+    try:
+        folder = Path(normalise_uri(cache_dir)) if cache_dir else user_cache() / "photos"
+    except RuntimeError:  # without a home
+        return PhotoCache(None)
+    return PhotoCache(DiskCache(folder, max_disk_bytes))
 
 
 class PhotoCache:

@@ -1,11 +1,9 @@
 """The user's cache of ONNX files, so that each checkpoint is exported once."""
 
 import hashlib
-import os
 from contextlib import suppress
-from pathlib import Path
 
-from pipelines.storage import STORAGE_ERRORS, Folder
+from pipelines.storage import STORAGE_ERRORS, Folder, user_cache
 
 EXPORTER_VERSION = 1
 """Another one whenever the same weights are to become another file; old files stay unused."""
@@ -30,12 +28,11 @@ def keep_onnx(weights_sha256: str, model: bytes) -> None:
         _folder().write(_name(weights_sha256), _sealed(model))
 
 
-_NO_CACHE = (*STORAGE_ERRORS, RuntimeError)  # which Path.home() raises where nobody has one
+_NO_CACHE = (*STORAGE_ERRORS, RuntimeError)  # without a home
 
 
 def _folder() -> Folder:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Folder(str(Path(cache) / "yolox-ray"))
+    return Folder(str(user_cache()))
 
 
 def _name(weights_sha256: str) -> str:

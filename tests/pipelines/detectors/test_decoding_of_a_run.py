@@ -19,19 +19,9 @@ from pipelines.labelling import PART_KEYS, detect_block, detection_rows, fetch_b
 from pipelines.labelling.config import LabellingConfig
 from pipelines.storage import Folder
 from pipelines.tables import Ledger, RunRecord, RunSettings, runs
+from tests.run_settings import SETTINGS as IN_PART
 from yolox_core import pairwise_iou
 
-IN_PART = RunSettings(
-    source="s3://b/photos/",
-    weights_sha256="ab" * 32,
-    preset="nano",
-    preprocessing="official",
-    input_size=(416, 416),
-    score_threshold=0.01,
-    nms_threshold=0.65,
-    max_pixels=100_000_000,
-    max_image_bytes=100_000_000,
-)
 IN_FULL = replace(IN_PART, full_decode=True)
 
 

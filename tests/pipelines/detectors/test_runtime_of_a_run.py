@@ -26,21 +26,11 @@ from pipelines.tables import runs
 from pipelines.tables.ledger import Ledger
 from pipelines.tables.query import open_run, run_query
 from pipelines.tables.runs import RunRecord, RunSettings
+from tests.run_settings import SETTINGS
 
 ROOT = Path(__file__).parents[3]
 ON_CPUS = ActorPlan(num_actors=2, cpus=1, gpus=0)
 ON_GPUS = ActorPlan(num_actors=1, cpus=4, gpus=1)
-SETTINGS = RunSettings(
-    source="s3://b/photos/",
-    weights_sha256="ab" * 32,
-    preset="nano",
-    preprocessing="official",
-    input_size=(416, 416),
-    score_threshold=0.01,
-    nms_threshold=0.65,
-    max_pixels=100,
-    max_image_bytes=100,
-)
 AUTO, BY_ONNX = (replace(SETTINGS, runtime=runtime) for runtime in (runs.AUTO, "onnxruntime"))
 
 

@@ -6,19 +6,10 @@ from dataclasses import replace
 import pytest
 
 from pipelines.labelling.config import LabellingConfig
-from pipelines.tables import Ledger, RunRecord, RunSettings, runs
+from pipelines.tables import Ledger, RunRecord, runs
+from tests.run_settings import SETTINGS
 
-FAILING = RunSettings(
-    source="s3://b/photos/",
-    weights_sha256="ab" * 32,
-    preset="nano",
-    preprocessing="official",
-    input_size=(416, 416),
-    score_threshold=0.01,
-    nms_threshold=0.65,
-    max_pixels=100_000_000,
-    max_image_bytes=100_000_000,
-)
+FAILING = replace(SETTINGS, max_pixels=100_000_000, max_image_bytes=100_000_000)
 LABELLING = replace(FAILING, truncated="label")
 
 

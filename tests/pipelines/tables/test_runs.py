@@ -8,19 +8,8 @@ from pipelines.errors import InputError
 from pipelines.storage.folder import Folder
 from pipelines.tables import runs
 from pipelines.tables.ledger import Ledger
-from pipelines.tables.runs import RunRecord, RunSettings
-
-SETTINGS = RunSettings(
-    source="s3://b/photos/",
-    weights_sha256="ab" * 32,
-    preset="nano",
-    preprocessing="official",
-    input_size=(416, 416),
-    score_threshold=0.01,
-    nms_threshold=0.65,
-    max_pixels=100,
-    max_image_bytes=100,
-)
+from pipelines.tables.runs import RunRecord
+from tests.run_settings import SETTINGS
 
 
 @pytest.fixture
